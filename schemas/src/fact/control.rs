@@ -1,0 +1,141 @@
+//! Facts of `CONTROL`: what people and Stripe decided. One message is one [`Decision`] and so is atomic.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    DecisionId, KeyDigest, KeyId, MeterName, PeriodRule, ProjectId, Quantity, TenantId, Timestamp,
+};
+
+/// One message of `CONTROL`: what one command decided, on the subject of one aggregate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Decision {
+    pub v: u8,
+    /// The command's id: a command sent again finds its own decision by it.
+    pub decision: DecisionId,
+    pub at: Timestamp,
+    /// Who decided: `operator`, `billing`, ... Never a secret, never an e-mail address.
+    pub by: String,
+    /// Whose facts these are; it names the shard that takes them in.
+    pub tenant: TenantId,
+    pub facts: Vec<ControlFact>,
+}
+
+/// How a tenant's access is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BillingMode {
+    /// By its Stripe subscription: keys are pending until one is active.
+    Stripe,
+    /// By nobody: keys are active at once.
+    None,
+}
+
+/// Whether a tenant's keys may serve, as billing sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    Active,
+    Suspended,
+}
+
+/// What a quota limits.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    Tenant(TenantId),
+    Project(ProjectId),
+    Key(KeyId),
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tenant(id) => id.fmt(f),
+            Self::Project(id) => id.fmt(f),
+            Self::Key(id) => id.fmt(f),
+        }
+    }
+}
+
+/// What happens at a quota's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum QuotaKind {
+    /// No unit past the limit is ever served.
+    Hard,
+    /// Nothing is refused; people are told.
+    Soft,
+}
+
+/// A limit of one meter over one period at one scope; there is at most one for each (scope, meter, period rule).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct QuotaRule {
+    pub scope: Scope,
+    pub meter: MeterName,
+    pub limit: Quantity,
+    pub kind: QuotaKind,
+    pub period: PeriodRule,
+}
+
+/// One fact of a decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ControlFact {
+    TenantCreated {
+        tenant: TenantId,
+        name: String,
+        /// IANA name; months of this tenant's quotas begin at midnight there.
+        time_zone: String,
+        billing: BillingMode,
+    },
+    ProjectCreated {
+        tenant: TenantId,
+        project: ProjectId,
+        name: String,
+    },
+    KeyCreated {
+        tenant: TenantId,
+        project: ProjectId,
+        key: KeyId,
+        name: String,
+        digest: KeyDigest,
+        /// What may be shown of the secret, as `tb_…1a2B`.
+        hint: String,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        scopes: Vec<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tools: Option<Vec<String>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires_at: Option<Timestamp>,
+    },
+    KeyRevoked {
+        key: KeyId,
+    },
+    QuotaSet {
+        quota: QuotaRule,
+    },
+    QuotaRemoved {
+        scope: Scope,
+        meter: MeterName,
+        period: PeriodRule,
+    },
+    /// The tenant is this customer of the payment provider.
+    CustomerLinked {
+        tenant: TenantId,
+        provider: String,
+        customer: String,
+    },
+    /// Billing re-read the tenant's subscriptions and this is what they amount to.
+    AccessChanged {
+        tenant: TenantId,
+        access: Access,
+        /// For people: `subscription active`, `payment overdue`, `canceled`, ...
+        reason: String,
+        /// The subscription that decided, if one did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subscription: Option<String>,
+    },
+}
