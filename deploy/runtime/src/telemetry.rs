@@ -1,0 +1,27 @@
+//! Logs to standard error, as text or JSON.
+
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// Starts logging for this process. `RUST_LOG` sets the level (default `info`), `LOG_FORMAT=json` the format.
+///
+/// Call it once, before anything logs; a second call changes nothing.
+pub fn init(service: &'static str) {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn"));
+    let json = std::env::var("LOG_FORMAT").is_ok_and(|format| format.eq_ignore_ascii_case("json"));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(true);
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = if json {
+        registry.with(lines.json().flatten_event(true).with_current_span(true)).try_init()
+    } else {
+        registry.with(lines).try_init()
+    };
+    if started.is_ok() {
+        tracing::info!(
+            service,
+            version = env!("CARGO_PKG_VERSION"),
+            pid = std::process::id(),
+            "Starting"
+        );
+    }
+}
