@@ -1,0 +1,140 @@
+//! `/v1/customers`.
+//!
+//! A deleted customer keeps a stub, as at Stripe: it can be retrieved as deleted, is in no list, and its subscriptions end.
+//! Absent on purpose: payment methods, sources, tax, cash balances.
+
+use super::{Answer, Call, object, page, subscription};
+use crate::error::ApiError;
+use crate::ids;
+use crate::list::Range;
+use crate::params::{Params, merge_metadata};
+use serde_json::{Value, json};
+
+/// `POST /v1/customers`.
+pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
+    let mut customer = blank(call);
+    fill(&mut customer, &mut params)?;
+    params.finish()?;
+    Ok(add(call, customer))
+}
+
+/// A customer as checkout makes it for a buyer that has none.
+pub fn create_for_buyer(call: &mut Call<'_>, email: Option<&str>, name: Option<&str>) -> Value {
+    let mut customer = blank(call);
+    customer["email"] = json!(email);
+    customer["name"] = json!(name);
+    add(call, customer)
+}
+
+fn add(call: &mut Call<'_>, customer: Value) -> Value {
+    call.store().customers.insert(customer.clone());
+    call.emit("customer.created", &customer, None);
+    customer
+}
+
+fn blank(call: &mut Call<'_>) -> Value {
+    let prefix = call.mint(ids::INVOICE_PREFIX).to_uppercase();
+    let fields = json!({
+        "id": call.mint(ids::CUSTOMER), "object": "customer", "address": null, "balance": 0, "created": call.now(),
+        "currency": null, "delinquent": false, "discount": null, "invoice_prefix": prefix,
+        "invoice_settings": object("customer.invoice_settings", json!({})), "livemode": false, "metadata": {}, "name": null,
+        "next_invoice_sequence": 1, "phone": null, "preferred_locales": [], "tax_exempt": "none", "test_clock": null,
+    });
+    object("customer", fields)
+}
+
+/// Applies the parameters that creation and update share.
+fn fill(customer: &mut Value, params: &mut Params) -> Result<(), ApiError> {
+    if let Some(email) = params.take_nullable("email") {
+        if email.as_str().is_some_and(|email| !email.contains('@')) {
+            let message = format!("Invalid email address: {}", email.as_str().unwrap_or_default());
+            return Err(ApiError::invalid_code("email_invalid", "email", message));
+        }
+        customer["email"] = email;
+    }
+    params.copy_into(
+        customer,
+        &[
+            "balance",
+            "description",
+            "invoice_prefix",
+            "name",
+            "next_invoice_sequence",
+            "phone",
+            "preferred_locales",
+        ],
+    );
+    for name in ["business_name", "individual_name"] {
+        match params.take_nullable(name) {
+            Some(Value::Null) => {
+                customer.as_object_mut().map(|fields| fields.remove(name));
+            }
+            Some(text) => customer[name] = text,
+            None => {}
+        }
+    }
+    if let Some(exempt) = params.take("tax_exempt") {
+        customer["tax_exempt"] = if exempt == "" { json!("none") } else { exempt };
+    }
+    if let Some(address) = params.take_nullable("address") {
+        merge_hash(&mut customer["address"], address, "address");
+    }
+    if let Some(mut shipping) = params.take_nullable("shipping") {
+        if shipping.is_object() {
+            shipping["address"] = object("address", shipping["address"].take());
+        }
+        customer["shipping"] = shipping;
+    }
+    merge_metadata(&mut customer["metadata"], params.take("metadata"))
+}
+
+fn merge_hash(current: &mut Value, change: Value, component: &str) {
+    if let Value::Object(fields) = change {
+        let mut merged = object(component, json!({}));
+        for (name, value) in
+            current.as_object().cloned().unwrap_or_default().into_iter().chain(fields)
+        {
+            merged[name] = if value == "" { Value::Null } else { value };
+        }
+        *current = merged;
+    } else {
+        *current = Value::Null;
+    }
+}
+
+/// `GET /v1/customers/{id}`: deleted ones too.
+pub fn retrieve(call: &mut Call<'_>, id: &str, params: Params) -> Answer {
+    super::show(call, &call.world.store.customers, "customer", id, params)
+}
+
+/// `POST /v1/customers/{id}`.
+pub fn update(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
+    let found = call.world.store.live_customer(id).cloned();
+    let mut customer = found.ok_or_else(|| ApiError::not_found("customer", id))?;
+    fill(&mut customer, &mut params)?;
+    params.finish()?;
+    Ok(call.save(|store| &mut store.customers, customer, "customer.updated"))
+}
+
+/// `DELETE /v1/customers/{id}`: ends the subscriptions as well.
+pub fn delete(call: &mut Call<'_>, id: &str, params: Params) -> Answer {
+    params.finish()?;
+    let found = call.world.store.live_customer(id).cloned();
+    let customer = found.ok_or_else(|| ApiError::not_found("customer", id))?;
+    subscription::cancel_all_of(call, id);
+    let stub = json!({ "id": id, "object": "customer", "deleted": true });
+    call.store().customers.replace(stub.clone());
+    call.emit("customer.deleted", &customer, None);
+    Ok(stub)
+}
+
+/// `GET /v1/customers`.
+pub fn list(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
+    let created = Range::take(&mut params, "created")?;
+    let email = params.text("email");
+    page(call.world, &call.world.store.customers, "customer", "/v1/customers", params, |row| {
+        row["deleted"].is_null()
+            && created.contains(row["created"].as_i64().unwrap_or_default())
+            && email.as_ref().is_none_or(|email| row["email"] == email.as_str())
+    })
+}

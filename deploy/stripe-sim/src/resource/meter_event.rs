@@ -1,0 +1,169 @@
+//! `POST /v1/billing/meter_events`.
+//!
+//! Refused at once: a timestamp outside the window, an identifier that is still remembered, a second call for the same customer
+//! and meter while one is in flight. Everything else is taken in with a 200, also what will not count; the ledger keeps why.
+//! Absent on purpose: the later error reports (thin events) and adjustments.
+
+use super::{Answer, Call, meter};
+use crate::error::ApiError;
+use crate::ids;
+use crate::params::Params;
+use crate::store::World;
+use crate::store::table::id_of;
+use crate::store::usage::{Outcome, Row};
+use rust_decimal::Decimal;
+use serde_json::{Map, Value, json};
+
+/// The path, for the request pipeline.
+pub const TEMPLATE: &str = "/v1/billing/meter_events";
+/// How far back a timestamp may lie, in seconds.
+pub const PAST_S: i64 = 35 * 86_400;
+/// How far ahead a timestamp may lie, in seconds.
+pub const FUTURE_S: i64 = 300;
+
+/// The (event name, customer) pair that a call holds while it is in flight.
+pub fn slot(world: &World, parameters: &Map<String, Value>) -> Option<(String, String)> {
+    let event_name = parameters.get("event_name")?.as_str()?;
+    let meter = world.store.meters.newest_first().find(|meter| meter["event_name"] == event_name);
+    let key = meter.map_or("stripe_customer_id", |meter| customer_key(meter));
+    let customer = parameters.get("payload")?.get(key)?.as_str()?;
+    Some((event_name.to_owned(), customer.to_owned()))
+}
+
+/// `POST /v1/billing/meter_events`.
+pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
+    let event_name = params.required_text("event_name")?;
+    let identifier = match params.text("identifier") {
+        Some(identifier) => identifier,
+        None => call.mint(ids::METER_EVENT),
+    };
+    let timestamp = params.int("timestamp").unwrap_or_else(|| call.now());
+    let payload = params.take("payload").unwrap_or_default();
+    params.finish()?;
+    check_window(timestamp, call.now())?;
+    if call.world.usage.knows(&identifier, call.now_ms) {
+        return Err(ApiError::duplicate_identifier(&identifier));
+    }
+    let row = judge(call, &event_name, &identifier, timestamp, &payload);
+    call.world.usage.take_in(row);
+    Ok(json!({
+        "object": "billing.meter_event", "created": call.now(), "event_name": event_name, "identifier": identifier,
+        "livemode": false, "payload": payload, "timestamp": timestamp,
+    }))
+}
+
+fn check_window(timestamp: i64, now: i64) -> Result<(), ApiError> {
+    let (oldest, newest) = (now - PAST_S, now + FUTURE_S);
+    if timestamp < oldest {
+        let message = format!(
+            "The event timestamp cannot be more than 35 days in past. Expected a timestamp greater than or equal to {oldest}."
+        );
+        return Err(ApiError::invalid("timestamp", message));
+    }
+    if timestamp > newest {
+        let message = format!(
+            "The event timestamp cannot be more than 5 minutes in the future. Expected a timestamp less than or equal to {newest}."
+        );
+        return Err(ApiError::invalid("timestamp", message));
+    }
+    Ok(())
+}
+
+/// Decides whether the event will count.
+fn judge(
+    call: &Call<'_>,
+    event_name: &str,
+    identifier: &str,
+    timestamp: i64,
+    payload: &Value,
+) -> Row {
+    let meter = meter::with_event_name(call, event_name);
+    let customer =
+        meter.and_then(|meter| payload[customer_key(meter)].as_str()).filter(|id| !id.is_empty());
+    let read = meter.map_or(Ok(None), |meter| value(meter, payload));
+    let outcome = match (meter, customer) {
+        (None, _) => Outcome::NoMeter,
+        (Some(meter), _) if meter["status"] != "active" => Outcome::ArchivedMeter,
+        (_, None) => Outcome::MeterEventNoCustomerDefined,
+        (_, Some(id)) if call.world.store.live_customer(id).is_none() => {
+            Outcome::MeterEventCustomerNotFound
+        }
+        _ => read.err().unwrap_or(Outcome::Counted),
+    };
+    Row {
+        identifier: identifier.to_owned(),
+        event_name: event_name.to_owned(),
+        meter: meter.map(|meter| id_of(meter).to_owned()),
+        customer: customer.map(str::to_owned),
+        value: read.ok().flatten(),
+        timestamp,
+        received_at_ms: call.now_ms,
+        request_id: call.origin.request_id.clone().unwrap_or_default(),
+        idempotency_key: call.origin.idempotency_key.clone(),
+        outcome,
+    }
+}
+
+fn customer_key(meter: &Value) -> &str {
+    meter["customer_mapping"]["event_payload_key"].as_str().unwrap_or("stripe_customer_id")
+}
+
+/// The value of an event: none for a counting meter; at most 15 digits, 12 of them after the point; negative ones pass.
+fn value(meter: &Value, payload: &Value) -> Result<Option<Decimal>, Outcome> {
+    if meter["default_aggregation"]["formula"] == "count" {
+        return Ok(None);
+    }
+    let key = meter["value_settings"]["event_payload_key"].as_str().unwrap_or("value");
+    let text = payload[key].as_str().unwrap_or_default();
+    let plain = !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'.'));
+    let digits = text.bytes().filter(u8::is_ascii_digit).count();
+    if !plain || digits == 0 {
+        return Err(Outcome::MeterEventInvalidValue);
+    }
+    let value = Decimal::from_str_exact(text);
+    match value {
+        _ if digits > 15 => Err(Outcome::MeterEventValueTooManyDigits),
+        Ok(value) if value.scale() > 12 => Err(Outcome::MeterEventValueTooManyDigits),
+        Ok(value) => Ok(Some(value)),
+        Err(_) => Err(Outcome::MeterEventInvalidValue),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_plain_decimals_of_at_most_15_digits() {
+        #[track_caller]
+        fn check(text: &str, expect: Result<&str, Outcome>) {
+            let meter = json!({ "default_aggregation": { "formula": "sum" }, "value_settings": { "event_payload_key": "value" } });
+            let read =
+                value(&meter, &json!({ "value": text })).map(|value| value.unwrap().to_string());
+            assert_eq!(read, expect.map(str::to_owned), "{text}");
+        }
+        check("25", Ok("25"));
+        check("-3", Ok("-3"));
+        check("0.000000000001", Ok("0.000000000001"));
+        check("999999999999999", Ok("999999999999999"));
+        check("1000000000000000", Err(Outcome::MeterEventValueTooManyDigits));
+        check("0.0000000000001", Err(Outcome::MeterEventValueTooManyDigits));
+        for text in ["", "x", "1e3", " 1", "1,5", "-", "1-2", "1.2.3"] {
+            check(text, Err(Outcome::MeterEventInvalidValue));
+        }
+    }
+
+    #[test]
+    fn the_window_is_35_days_back_and_5_minutes_ahead() {
+        let now = 1_795_176_000;
+        assert!(check_window(now - PAST_S, now).is_ok());
+        let error = check_window(now - PAST_S - 1, now).unwrap_err();
+        assert_eq!(
+            error.message,
+            "The event timestamp cannot be more than 35 days in past. Expected a timestamp greater than or equal to 1792152000."
+        );
+        assert!(check_window(now + FUTURE_S, now).is_ok());
+        assert!(check_window(now + FUTURE_S + 1, now).is_err());
+    }
+}

@@ -1,0 +1,256 @@
+//! What each endpoint does. One file per noun; this one holds the route table and what all of them share.
+//!
+//! A handler runs under the world's lock, at one instant. It reads all its parameters and makes all its checks before its first
+//! effect, so a refusal changes nothing. Documents are stored as Stripe shows them, except that prices inside subscriptions and
+//! lines are kept by id and joined on reading ([`render`]).
+
+pub mod checkout;
+pub mod customer;
+pub mod event;
+pub mod invoice;
+pub mod meter;
+pub mod meter_event;
+pub mod price;
+pub mod product;
+pub mod subscription;
+pub mod summary;
+pub mod webhook_endpoint;
+
+use crate::error::ApiError;
+use crate::ids::Kind;
+use crate::list::{self, Page};
+use crate::params::Params;
+use crate::schema::spec;
+use crate::store::table::{Table, id_of};
+use crate::store::{Store, World};
+use serde_json::{Map, Value};
+
+/// The API version whose objects the simulator speaks.
+pub const API_VERSION: &str = "2026-10-28.endive";
+/// All versions with the same objects, so far as the simulator has them.
+pub const API_VERSIONS: [&str; 2] = ["2026-09-30.endive", API_VERSION];
+
+pub type Answer = Result<Value, ApiError>;
+/// `(call, id in the path, parameters)`.
+pub type Handler = fn(&mut Call<'_>, &str, Params) -> Answer;
+
+/// The handler of an operation, or `None` when it is not simulated.
+pub fn handler(method: &str, template: &str) -> Option<Handler> {
+    let handler: Handler = match (method, template.strip_prefix("/v1")?) {
+        ("POST", "/customers") => customer::create,
+        ("GET", "/customers") => customer::list,
+        ("GET", "/customers/{id}") => customer::retrieve,
+        ("POST", "/customers/{id}") => customer::update,
+        ("DELETE", "/customers/{id}") => customer::delete,
+        ("POST", "/products") => product::create,
+        ("GET", "/products") => product::list,
+        ("GET", "/products/{id}") => product::retrieve,
+        ("POST", "/products/{id}") => product::update,
+        ("POST", "/prices") => price::create,
+        ("GET", "/prices") => price::list,
+        ("GET", "/prices/{id}") => price::retrieve,
+        ("POST", "/prices/{id}") => price::update,
+        ("POST", "/billing/meters") => meter::create,
+        ("GET", "/billing/meters") => meter::list,
+        ("GET", "/billing/meters/{id}") => meter::retrieve,
+        ("POST", "/billing/meters/{id}") => meter::update,
+        ("POST", "/billing/meters/{id}/deactivate") => meter::deactivate,
+        ("POST", "/billing/meters/{id}/reactivate") => meter::reactivate,
+        ("GET", "/billing/meters/{id}/event_summaries") => summary::list,
+        ("POST", "/billing/meter_events") => meter_event::create,
+        ("POST", "/checkout/sessions") => checkout::create,
+        ("GET", "/checkout/sessions") => checkout::list,
+        ("GET", "/checkout/sessions/{id}") => checkout::retrieve,
+        ("GET", "/checkout/sessions/{id}/line_items") => checkout::line_items,
+        ("POST", "/checkout/sessions/{id}/expire") => checkout::expire,
+        ("POST", "/subscriptions") => subscription::create,
+        ("GET", "/subscriptions") => subscription::list,
+        ("GET", "/subscriptions/{id}") => subscription::retrieve,
+        ("POST", "/subscriptions/{id}") => subscription::update::update,
+        ("DELETE", "/subscriptions/{id}") => subscription::cancel,
+        ("GET", "/invoices/{id}") => invoice::retrieve,
+        ("GET", "/events") => event::list,
+        ("GET", "/events/{id}") => event::retrieve,
+        ("POST", "/webhook_endpoints") => webhook_endpoint::create,
+        ("GET", "/webhook_endpoints") => webhook_endpoint::list,
+        ("GET", "/webhook_endpoints/{id}") => webhook_endpoint::retrieve,
+        ("POST", "/webhook_endpoints/{id}") => webhook_endpoint::update,
+        ("DELETE", "/webhook_endpoints/{id}") => webhook_endpoint::delete,
+        _ => return None,
+    };
+    Some(handler)
+}
+
+/// Who caused what happens: shown in the events.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    pub request_id: Option<String>,
+    pub idempotency_key: Option<String>,
+}
+
+/// One request at work.
+pub struct Call<'a> {
+    pub world: &'a mut World,
+    pub origin: Origin,
+    /// Unix milliseconds of the simulator's clock; does not move during a call.
+    pub now_ms: i64,
+    pub base_url: &'a str,
+    pub summary_lag_ms: i64,
+    events: Vec<String>,
+    outbox: Vec<String>,
+}
+
+impl<'a> Call<'a> {
+    pub fn new(
+        world: &'a mut World,
+        origin: Origin,
+        now_ms: i64,
+        base_url: &'a str,
+        summary_lag_ms: i64,
+    ) -> Self {
+        Self {
+            world,
+            origin,
+            now_ms,
+            base_url,
+            summary_lag_ms,
+            events: Vec::new(),
+            outbox: Vec::new(),
+        }
+    }
+
+    /// Unix seconds.
+    pub fn now(&self) -> i64 {
+        self.now_ms.div_euclid(1000)
+    }
+
+    pub fn mint(&mut self, kind: Kind) -> String {
+        self.world.ids.mint(kind)
+    }
+
+    pub fn store(&mut self) -> &mut Store {
+        &mut self.world.store
+    }
+
+    /// Puts a changed document back and tells what changed, if anything did.
+    pub fn save(
+        &mut self,
+        table: fn(&mut Store) -> &mut Table,
+        document: Value,
+        event_type: &str,
+    ) -> Value {
+        let id = id_of(&document).to_owned();
+        let stored = table(self.store()).get(&id).expect("only stored documents change").clone();
+        let before = render(self.world, &stored);
+        let after = render(self.world, &document);
+        table(self.store()).replace(document);
+        let previous = difference(&before, &after);
+        if !previous.is_empty() {
+            self.emit(event_type, &after, Some(previous));
+        }
+        after
+    }
+
+    /// Checks every event of this call against the API description.
+    ///
+    /// # Errors
+    /// Says where the first one breaks it.
+    pub fn check_events(&self) -> Result<(), String> {
+        let mut events = self.events.iter().filter_map(|id| self.world.store.events.get(id));
+        events.try_for_each(|event| spec().check_event(event))
+    }
+
+    /// The ids of the deliveries that are due now.
+    pub fn into_outbox(self) -> Vec<String> {
+        self.outbox
+    }
+}
+
+/// An object of `component`: its always-present fields as null, then `fields` over them.
+pub fn object(component: &str, fields: Value) -> Value {
+    let mut document = spec().blank(component);
+    let Value::Object(fields) = fields else { unreachable!("fields are written as a JSON object") };
+    document.extend(fields);
+    Value::Object(document)
+}
+
+/// A document as the API shows it.
+pub fn render(world: &World, document: &Value) -> Value {
+    match document["object"].as_str() {
+        Some("subscription") => subscription::render(&world.store, document),
+        Some("item") => checkout::render_line(&world.store, document),
+        Some("event") => event::render(world, document),
+        _ => document.clone(),
+    }
+}
+
+/// Answers one document by the id in the path.
+///
+/// # Errors
+/// 404 when there is none.
+pub fn show(call: &Call<'_>, table: &Table, noun: &str, id: &str, params: Params) -> Answer {
+    params.finish()?;
+    let document = table.get(id).ok_or_else(|| ApiError::not_found(noun, id))?;
+    Ok(render(call.world, document))
+}
+
+/// Answers one page of a table.
+///
+/// # Errors
+/// 400 for a bad page; 501 for a filter that nobody read.
+pub fn page(
+    world: &World,
+    table: &Table,
+    noun: &str,
+    url: &str,
+    mut params: Params,
+    keep: impl Fn(&Value) -> bool,
+) -> Answer {
+    let page = Page::take(&mut params)?;
+    params.finish()?;
+    let (rows, has_more) = page.cut(noun, table.newest_first(), keep)?;
+    let rows = rows.into_iter().map(|row| render(world, row)).collect();
+    Ok(list::object(url, rows, has_more))
+}
+
+/// The fields of `before` that changed, with their old values; hashes are compared field by field.
+pub fn difference(before: &Value, after: &Value) -> Map<String, Value> {
+    let mut changed = Map::new();
+    let (Value::Object(old), Value::Object(new)) = (before, after) else { return changed };
+    for name in old.keys().chain(new.keys().filter(|name| !old.contains_key(*name))) {
+        match (old.get(name).unwrap_or(&Value::Null), new.get(name).unwrap_or(&Value::Null)) {
+            (old, new) if old == new => {}
+            (old @ Value::Object(_), new @ Value::Object(_)) => {
+                changed.insert(name.clone(), Value::Object(difference(old, new)));
+            }
+            (old, _) => {
+                changed.insert(name.clone(), old.clone());
+            }
+        }
+    }
+    changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_handler_serves_an_operation_of_the_description() {
+        let served = spec()
+            .operations
+            .iter()
+            .filter(|operation| handler(&operation.method, &operation.template).is_some());
+        assert_eq!(served.count(), 39);
+    }
+
+    #[test]
+    fn previous_attributes_hold_old_values_of_what_changed() {
+        let before = json!({ "a": 1, "same": 2, "metadata": { "x": "1", "y": "2" }, "list": [1] });
+        let after = json!({ "a": 3, "same": 2, "metadata": { "x": "1", "z": "4" }, "list": [1, 2], "new": 1 });
+        let expect =
+            json!({ "a": 1, "metadata": { "y": "2", "z": null }, "list": [1], "new": null });
+        assert_eq!(Value::Object(difference(&before, &after)), expect);
+    }
+}

@@ -1,0 +1,111 @@
+//! All state of the simulator, in memory: a restart is a new Stripe account.
+//!
+//! One lock guards everything, so each request happens at one instant and an effect, its events and its stored answer are seen
+//! together or not at all. No lock is held across an await.
+
+pub mod deliveries;
+pub mod table;
+pub mod usage;
+
+use crate::faults::Faults;
+use crate::idempotency::Idempotency;
+use crate::ids::Ids;
+use crate::journal::Journal;
+use deliveries::Deliveries;
+use serde_json::Value;
+use std::collections::HashMap;
+use table::Table;
+use usage::Usage;
+
+/// Everything that requests read and change.
+#[derive(Debug)]
+pub struct World {
+    pub ids: Ids,
+    pub store: Store,
+    pub usage: Usage,
+    pub deliveries: Deliveries,
+    pub idempotency: Idempotency,
+    pub journal: Journal,
+    pub faults: Faults,
+    pub tally: Tally,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            ids: Ids::new(seed),
+            store: Store::default(),
+            usage: Usage::default(),
+            deliveries: Deliveries::default(),
+            idempotency: Idempotency::default(),
+            journal: Journal::default(),
+            faults: Faults::default(),
+            tally: Tally::default(),
+        }
+    }
+}
+
+/// What the strict self-check found. Tests assert that all are zero.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Requests to paths that the API description does not know.
+    pub unvalidated_paths: u64,
+    /// Answers and events of ours that broke the schema.
+    pub invalid_responses: u64,
+    /// Requests that Stripe understands and the simulator does not.
+    pub not_simulated: u64,
+    /// The latest complaint of each request that counted above; at most 20.
+    pub complaints: Vec<String>,
+}
+
+impl Tally {
+    pub fn complain(&mut self, text: String) {
+        if self.complaints.len() == 20 {
+            self.complaints.remove(0);
+        }
+        self.complaints.push(text);
+    }
+}
+
+/// The documents of all resources, and what Stripe keeps beside them.
+#[derive(Debug, Default)]
+pub struct Store {
+    pub customers: Table,
+    pub products: Table,
+    pub prices: Table,
+    pub meters: Table,
+    pub sessions: Table,
+    pub subscriptions: Table,
+    pub invoices: Table,
+    pub events: Table,
+    pub endpoints: Table,
+    /// Tiers by price: shown only when expanded.
+    pub price_tiers: HashMap<String, Value>,
+    /// Line items by checkout session: shown only when expanded.
+    pub session_lines: HashMap<String, Vec<Value>>,
+    /// Parameters of the subscription that a checkout session will open.
+    pub session_plans: HashMap<String, crate::resource::subscription::plan::Plan>,
+    /// Signing secrets by webhook endpoint: shown once, at creation.
+    pub endpoint_secrets: HashMap<String, String>,
+}
+
+impl Store {
+    /// Any document by its id, wherever it lies.
+    pub fn find(&self, id: &str) -> Option<&Value> {
+        let tables = [
+            &self.customers,
+            &self.products,
+            &self.prices,
+            &self.meters,
+            &self.sessions,
+            &self.subscriptions,
+            &self.invoices,
+        ];
+        tables.into_iter().find_map(|table| table.get(id))
+    }
+
+    /// A customer that is not deleted.
+    pub fn live_customer(&self, id: &str) -> Option<&Value> {
+        self.customers.get(id).filter(|customer| customer["deleted"].is_null())
+    }
+}
