@@ -1,0 +1,71 @@
+//! A key as the ledger holds it, and what nodes are told of it.
+
+use schemas::{
+    Access, BillingMode, KeyDigest, KeyId, KeyState, KeyStatus, ProjectId, Shard, TenantId,
+    Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::state::TenantRow;
+
+/// One key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRow {
+    pub tenant: TenantId,
+    pub project: ProjectId,
+    pub digest: KeyDigest,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    pub revoked: bool,
+    /// The sequence on `LOG` of the last fact that changed what nodes must know of it.
+    pub as_of: u64,
+}
+
+impl KeyRow {
+    /// Whether it serves, and if not why, in words for a person.
+    #[must_use]
+    pub fn status(&self, tenant: &TenantRow) -> (KeyStatus, String) {
+        if self.revoked {
+            return (KeyStatus::Revoked, "revoked".to_owned());
+        }
+        match (tenant.billing, &tenant.access) {
+            (BillingMode::None, None) | (_, Some((Access::Active, _))) => {
+                (KeyStatus::Active, String::new())
+            }
+            (_, Some((Access::Suspended, reason))) => (KeyStatus::Suspended, reason.clone()),
+            (BillingMode::Stripe, None) => (KeyStatus::Pending, "no subscription yet".to_owned()),
+        }
+    }
+
+    pub(crate) fn is_expired(&self, at: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| end <= at)
+    }
+
+    pub(crate) fn view(
+        &self,
+        key: KeyId,
+        shard: Shard,
+        tenant: &TenantRow,
+        limited: bool,
+    ) -> KeyState {
+        let (status, reason) = self.status(tenant);
+        KeyState {
+            key,
+            tenant: self.tenant,
+            project: self.project,
+            shard,
+            digest: self.digest,
+            status,
+            reason,
+            scopes: self.scopes.clone(),
+            tools: self.tools.clone(),
+            expires_at: self.expires_at,
+            limited,
+            as_of: self.as_of,
+        }
+    }
+}

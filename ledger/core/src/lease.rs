@@ -1,0 +1,172 @@
+//! Open leases: what they may still spend, and how they are settled.
+
+use std::collections::BTreeMap;
+
+use schemas::{Epoch, Lease, LeaseId, MeterName, NodeId, Quantity, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    change::Changes,
+    quota::Scopes,
+    state::{Held, ShardState},
+};
+
+/// How long the id of a settled lease is remembered, so that a question for it that was delayed on the way is not
+/// answered with a second lease. Unit: milliseconds of the ledger's time. Far longer than any request lives.
+const SETTLED_KEPT_MS: i64 = 600_000;
+
+/// A lease that is not settled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenLease {
+    pub lease: Lease,
+    /// What was counted under it, of the meters that it limits.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spent: BTreeMap<MeterName, u64>,
+    /// Written off: it holds its units for the rest of its period, but no hour waits for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forfeited: bool,
+}
+
+impl OpenLease {
+    pub(crate) fn scopes(&self) -> Scopes {
+        Scopes { tenant: self.lease.tenant, project: self.lease.project, key: self.lease.key }
+    }
+
+    /// What it may still spend of each limited meter.
+    pub(crate) fn unspent(&self) -> impl Iterator<Item = (&MeterName, u64)> {
+        self.lease.shares.iter().map(|share| {
+            let spent = self.spent.get(&share.meter).copied().unwrap_or(0);
+            (&share.meter, share.units.0.saturating_sub(spent))
+        })
+    }
+}
+
+impl ShardState {
+    pub(crate) fn lease_granted(&mut self, lease: &Lease, out: &mut Changes) {
+        let open = OpenLease { lease: lease.clone(), spent: BTreeMap::new(), forfeited: false };
+        let scopes = open.scopes();
+        for share in &lease.shares {
+            self.add_outstanding(
+                scopes,
+                &share.meter,
+                lease.granted_at,
+                signed(share.units.0),
+                out,
+            );
+        }
+        for scope in scopes.all() {
+            self.open_leases.entry(scope).or_default().add(lease);
+        }
+        self.nodes.entry(lease.node.clone()).or_default().epochs.entry(lease.epoch).or_default();
+        out.held.insert(Held::Node(lease.node.clone()));
+        out.held.insert(Held::Lease(lease.lease));
+        self.leases.insert(lease.lease, open);
+    }
+
+    /// Settles a lease: what it did not spend is free again.
+    pub(crate) fn settle(&mut self, seq: u64, lease: LeaseId, out: &mut Changes) -> bool {
+        let Some(open) = self.leases.remove(&lease) else { return false };
+        let scopes = open.scopes();
+        for (meter, unspent) in open.unspent() {
+            self.add_outstanding(scopes, meter, open.lease.granted_at, -signed(unspent), out);
+        }
+        for (meter, spent) in &open.spent {
+            let units = open.lease.share(meter).unwrap_or(Quantity::ZERO).0;
+            if *spent > units {
+                out.anomaly(
+                    seq,
+                    "overspent_lease",
+                    format!("{lease} spent {spent} of {units} {meter}"),
+                );
+            }
+        }
+        self.forget_open(&open);
+        self.settled.insert(lease, self.at);
+        out.held.extend([Held::Settled(lease), Held::Lease(lease)]);
+        true
+    }
+
+    /// The node says that it has done with a lease: it must have counted what we counted.
+    pub(crate) fn lease_closed(
+        &mut self,
+        seq: u64,
+        lease: LeaseId,
+        spent: &BTreeMap<MeterName, Quantity>,
+        out: &mut Changes,
+    ) {
+        let Some(open) = self.leases.get(&lease) else {
+            // Never granted (the question is still on its way), or settled before: remember that it is over.
+            self.settled.insert(lease, self.at);
+            out.held.insert(Held::Settled(lease));
+            return;
+        };
+        for share in &open.lease.shares {
+            let counted = open.spent.get(&share.meter).copied().unwrap_or(0);
+            let said = spent.get(&share.meter).copied().unwrap_or(Quantity::ZERO).0;
+            if counted != said {
+                let detail =
+                    format!("{lease}: the node says {said} {}, the log has {counted}", share.meter);
+                out.anomaly(seq, "lease_mismatch", detail);
+            }
+        }
+        self.settle(seq, lease, out);
+    }
+
+    pub(crate) fn settle_epoch(
+        &mut self,
+        seq: u64,
+        node: &NodeId,
+        epoch: Epoch,
+        out: &mut Changes,
+    ) {
+        let mut of_epoch: Vec<LeaseId> = self
+            .leases
+            .values()
+            .filter(|open| open.lease.epoch == epoch && open.lease.node == *node)
+            .map(|open| open.lease.lease)
+            .collect();
+        of_epoch.sort_unstable();
+        for lease in of_epoch {
+            self.settle(seq, lease, out);
+        }
+    }
+
+    pub(crate) fn forfeited(&mut self, seq: u64, lease: LeaseId, out: &mut Changes) {
+        match self.leases.get_mut(&lease) {
+            Some(open) => {
+                open.forfeited = true;
+                out.held.insert(Held::Lease(lease));
+            }
+            None => out.anomaly(seq, "forfeit_of_nothing", lease.to_string()),
+        }
+    }
+
+    /// Forgets what was settled long ago; once a minute of the ledger's own time, as it passes from `before` to `now`.
+    pub(crate) fn forget_settled(&mut self, before: Timestamp, now: Timestamp, out: &mut Changes) {
+        if before.0.div_euclid(60_000) == now.0.div_euclid(60_000) {
+            return;
+        }
+        self.settled.retain(|lease, at| {
+            let keep = now.ms_since(*at) < SETTLED_KEPT_MS;
+            if !keep {
+                out.held.insert(Held::Settled(*lease));
+            }
+            keep
+        });
+    }
+
+    fn forget_open(&mut self, open: &OpenLease) {
+        for scope in open.scopes().all() {
+            if let Some(count) = self.open_leases.get_mut(&scope)
+                && count.remove(&open.lease)
+            {
+                self.open_leases.remove(&scope);
+            }
+        }
+    }
+}
+
+/// Units of a lease are bounded far below `i64::MAX` by what a quota can hold (see `record`'s ranges).
+pub(crate) fn signed(units: u64) -> i64 {
+    i64::try_from(units).unwrap_or(i64::MAX)
+}

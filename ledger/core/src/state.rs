@@ -1,0 +1,311 @@
+//! The state of one shard: a function of its order on the log, and of nothing else.
+//!
+//! Memory: O(keys + open leases + nodes + counters of the running periods). Hourly totals are not held here:
+//! only what no seal has reported yet is.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use schemas::{
+    Access, BillingMode, Hour, KeyId, KeyState, Lease, LeaseId, MeterName, NodeId, PeriodRule,
+    ProjectId, QuotaRule, Scope, Shard, TenantId, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    key::KeyRow,
+    lease::OpenLease,
+    node::NodeState,
+    quota::{Quotas, Scopes, Use, UseKey},
+};
+
+/// A tenant as the ledger needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantRow {
+    pub time_zone: String,
+    pub billing: BillingMode,
+    /// What billing decided last, with its reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<(Access, String)>,
+}
+
+/// A project as the ledger needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectRow {
+    pub tenant: TenantId,
+}
+
+/// A quota, with the tenant that it belongs to.
+pub type QuotaRow = QuotaRule;
+
+impl Held {
+    /// The kind and the id that name its row.
+    #[must_use]
+    pub fn name(&self) -> (&'static str, String) {
+        match self {
+            Self::Tenant(tenant) => ("tenant", tenant.to_string()),
+            Self::Project(project) => ("project", project.to_string()),
+            Self::Quota(scope, meter, period) => ("quota", format!("{scope}/{meter}/{period}")),
+            Self::Node(node) => ("node", node.to_string()),
+            Self::Lease(lease) => ("lease", lease.to_string()),
+            Self::Settled(lease) => ("settled", lease.to_string()),
+            Self::Unsealed(hour, tenant, meter) => {
+                ("unsealed", format!("{}/{tenant}/{meter}", hour.0))
+            }
+            Self::HourNodes(hour) => ("hour_nodes", hour.0.to_string()),
+        }
+    }
+}
+
+/// Names one part of the state that is stored as a row of its own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Held {
+    Tenant(TenantId),
+    Project(ProjectId),
+    Quota(Scope, MeterName, PeriodKey),
+    Node(NodeId),
+    Lease(LeaseId),
+    Settled(LeaseId),
+    Unsealed(Hour, TenantId, MeterName),
+    HourNodes(Hour),
+}
+
+/// A period rule as part of a name.
+pub type PeriodKey = &'static str;
+
+pub(crate) fn period_key(rule: PeriodRule) -> PeriodKey {
+    match rule {
+        PeriodRule::Month => "month",
+    }
+}
+
+/// One stored part of the state; `body` in JSON, self-contained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Row {
+    Tenant { tenant: TenantId, row: TenantRow },
+    Project { project: ProjectId, row: ProjectRow },
+    Quota { row: QuotaRow },
+    Node { node: NodeId, row: NodeState },
+    Lease { row: OpenLease },
+    Settled { lease: LeaseId, at: Timestamp },
+    Unsealed { hour: Hour, tenant: TenantId, meter: MeterName, units: u64 },
+    HourNodes { hour: Hour, nodes: BTreeSet<NodeId> },
+}
+
+/// A stored row that cannot be read back.
+#[derive(Debug, thiserror::Error)]
+#[error("a stored row of the state cannot be read: {0}")]
+pub struct RowError(#[from] serde_json::Error);
+
+/// How many open leases a scope has, by node, and how many of them each meter limits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OpenCount {
+    pub all: u32,
+    pub limited: BTreeMap<MeterName, u32>,
+    pub nodes: BTreeMap<NodeId, u32>,
+}
+
+impl OpenCount {
+    pub(crate) fn add(&mut self, lease: &Lease) {
+        self.all += 1;
+        *self.nodes.entry(lease.node.clone()).or_default() += 1;
+        for share in &lease.shares {
+            *self.limited.entry(share.meter.clone()).or_default() += 1;
+        }
+    }
+
+    /// Returns whether none is left.
+    pub(crate) fn remove(&mut self, lease: &Lease) -> bool {
+        self.all = self.all.saturating_sub(1);
+        if let Some(count) = self.nodes.get_mut(&lease.node) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.nodes.remove(&lease.node);
+            }
+        }
+        for share in &lease.shares {
+            if let Some(count) = self.limited.get_mut(&share.meter) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        self.all == 0
+    }
+
+    /// How many nodes would hold leases if `node` got one more.
+    pub(crate) fn holders_with(&self, node: &NodeId) -> u64 {
+        self.nodes.len() as u64 + u64::from(!self.nodes.contains_key(node))
+    }
+
+    /// Open leases that may spend this meter without a bound.
+    pub(crate) fn unlimited(&self, meter: &MeterName) -> u32 {
+        self.all.saturating_sub(self.limited.get(meter).copied().unwrap_or(0))
+    }
+}
+
+/// One shard's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardState {
+    pub shard: Shard,
+    /// The last sequence of `LOG` folded.
+    pub seq: u64,
+    /// The last sequence of `LOG` on `ledger.<shard>` folded: what the next fact must expect.
+    pub ledger_seq: u64,
+    /// The last sequence of `CONTROL` taken in.
+    pub control_seq: u64,
+    /// The ledger's time of the last of its facts.
+    pub at: Timestamp,
+    /// Every hour up to here is closed.
+    pub closed_through: Option<Hour>,
+    /// The number of the last seal, and its time.
+    pub seals: u64,
+    pub sealed_at: Timestamp,
+    pub(crate) tenants: HashMap<TenantId, TenantRow>,
+    pub(crate) projects: HashMap<ProjectId, ProjectRow>,
+    pub(crate) keys: HashMap<KeyId, KeyRow>,
+    pub(crate) keys_of: HashMap<TenantId, BTreeSet<KeyId>>,
+    pub(crate) quotas: Quotas,
+    pub(crate) uses: HashMap<UseKey, Use>,
+    pub(crate) nodes: BTreeMap<NodeId, NodeState>,
+    pub(crate) leases: HashMap<LeaseId, OpenLease>,
+    pub(crate) open_leases: HashMap<Scope, OpenCount>,
+    pub(crate) settled: HashMap<LeaseId, Timestamp>,
+    pub(crate) unsealed: BTreeMap<Hour, BTreeMap<(TenantId, MeterName), u64>>,
+    pub(crate) hour_nodes: BTreeMap<Hour, BTreeSet<NodeId>>,
+}
+
+impl ShardState {
+    /// A shard that has folded nothing.
+    #[must_use]
+    pub fn new(shard: Shard) -> Self {
+        Self {
+            shard,
+            seq: 0,
+            ledger_seq: 0,
+            control_seq: 0,
+            at: Timestamp(0),
+            closed_through: None,
+            seals: 0,
+            sealed_at: Timestamp(0),
+            tenants: HashMap::new(),
+            projects: HashMap::new(),
+            keys: HashMap::new(),
+            keys_of: HashMap::new(),
+            quotas: Quotas::default(),
+            uses: HashMap::new(),
+            nodes: BTreeMap::new(),
+            leases: HashMap::new(),
+            open_leases: HashMap::new(),
+            settled: HashMap::new(),
+            unsealed: BTreeMap::new(),
+            hour_nodes: BTreeMap::new(),
+        }
+    }
+
+    /// The stored form of a part of the state; `None` = it is gone.
+    #[must_use]
+    pub fn row(&self, held: &Held) -> Option<Row> {
+        Some(match held {
+            Held::Tenant(tenant) => {
+                Row::Tenant { tenant: *tenant, row: self.tenants.get(tenant)?.clone() }
+            }
+            Held::Project(project) => {
+                Row::Project { project: *project, row: *self.projects.get(project)? }
+            }
+            Held::Quota(scope, meter, _) => {
+                Row::Quota { row: self.quotas.get(*scope, meter, PeriodRule::Month)?.clone() }
+            }
+            Held::Node(node) => {
+                Row::Node { node: node.clone(), row: self.nodes.get(node)?.clone() }
+            }
+            Held::Lease(lease) => Row::Lease { row: self.leases.get(lease)?.clone() },
+            Held::Settled(lease) => Row::Settled { lease: *lease, at: *self.settled.get(lease)? },
+            Held::Unsealed(hour, tenant, meter) => {
+                let units = *self.unsealed.get(hour)?.get(&(*tenant, meter.clone()))?;
+                Row::Unsealed { hour: *hour, tenant: *tenant, meter: meter.clone(), units }
+            }
+            Held::HourNodes(hour) => {
+                Row::HourNodes { hour: *hour, nodes: self.hour_nodes.get(hour)?.clone() }
+            }
+        })
+    }
+
+    /// Puts a stored part back.
+    pub fn restore(&mut self, row: Row) {
+        match row {
+            Row::Tenant { tenant, row } => {
+                self.tenants.insert(tenant, row);
+            }
+            Row::Project { project, row } => {
+                self.projects.insert(project, row);
+            }
+            Row::Quota { row } => self.quotas.set(row),
+            Row::Node { node, row } => {
+                self.nodes.insert(node, row);
+            }
+            Row::Lease { row } => {
+                for scope in row.scopes().all() {
+                    self.open_leases.entry(scope).or_default().add(&row.lease);
+                }
+                self.leases.insert(row.lease.lease, row);
+            }
+            Row::Settled { lease, at } => {
+                self.settled.insert(lease, at);
+            }
+            Row::Unsealed { hour, tenant, meter, units } => {
+                self.unsealed.entry(hour).or_default().insert((tenant, meter), units);
+            }
+            Row::HourNodes { hour, nodes } => {
+                self.hour_nodes.insert(hour, nodes);
+            }
+        }
+    }
+
+    /// Puts a stored key back.
+    pub fn restore_key(&mut self, key: KeyId, row: KeyRow) {
+        self.keys_of.entry(row.tenant).or_default().insert(key);
+        self.keys.insert(key, row);
+    }
+
+    /// Puts a stored counter back.
+    pub fn restore_use(&mut self, key: UseKey, value: Use) {
+        self.uses.insert(key, value);
+    }
+
+    /// One key and what nodes are told of it.
+    #[must_use]
+    pub fn key(&self, key: KeyId) -> Option<(&KeyRow, KeyState)> {
+        let row = self.keys.get(&key)?;
+        let tenant = self.tenants.get(&row.tenant)?;
+        let limited =
+            self.quotas.limit_anything(Scopes { tenant: row.tenant, project: row.project, key });
+        Some((row, row.view(key, self.shard, tenant, limited)))
+    }
+
+    /// What is known of a node's positions.
+    #[must_use]
+    pub fn node(&self, node: &NodeId) -> Option<&NodeState> {
+        self.nodes.get(node)
+    }
+
+    /// All nodes and what is known of their positions.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<(NodeId, NodeState)> {
+        self.nodes.iter().map(|(node, state)| (node.clone(), state.clone())).collect()
+    }
+
+    /// A counter; zero when nothing was counted.
+    #[must_use]
+    pub fn counter(&self, key: &UseKey) -> Use {
+        self.uses.get(key).copied().unwrap_or_default()
+    }
+
+    /// All counters held in memory.
+    pub fn counters(&self) -> impl Iterator<Item = (&UseKey, &Use)> {
+        self.uses.iter()
+    }
+
+    /// Leases that are not settled.
+    pub fn leases(&self) -> impl Iterator<Item = &OpenLease> {
+        self.leases.values()
+    }
+}

@@ -1,0 +1,74 @@
+//! Settings of the ledger, read once at start.
+
+use std::path::Path;
+
+use ledger_core::{Policy, SealPolicy};
+use runtime::settings::{Secret, SettingsError, load};
+use serde::Deserialize;
+
+/// Settings of the ledger process.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub nats_url: String,
+    /// Holds a password as a rule, so it does not show.
+    pub postgres_url: Secret,
+    /// Where `/health`, `/ready` and `/metrics` are served: `host:port`.
+    pub listen: String,
+    /// How long a lease lasts. Unit: milliseconds. Range: `1_000..=600_000`.
+    ///
+    /// Also the longest time that a key which was revoked is served by a node that cannot be reached, and the time
+    /// that an hour waits for a silent node's lease before it can close.
+    pub lease_ttl_ms: u32,
+    /// How often a running hour is sealed in part, so that billing hears of it. Unit: milliseconds. Range: from 100.
+    pub seal_interval_ms: u32,
+    /// How long after its end an hour is closed at the earliest. Unit: milliseconds.
+    pub seal_lateness_ms: u32,
+    /// How many shards a new log is born with. Range: `1..=256`. An existing log keeps its own number.
+    pub shards: u16,
+    /// Copies of each stream and bucket that is made here. 1, or 3 in production.
+    pub replicas: usize,
+}
+
+/// A setting out of its range.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error("settings: {0} is out of its range")]
+    Range(&'static str),
+}
+
+impl Config {
+    /// Reads and checks the settings.
+    ///
+    /// # Errors
+    /// Names the first setting that is missing, unknown or out of range.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let config: Self = load(include_str!("../ledger.default.toml"), file, "LEDGER_")?;
+        match &config {
+            c if !(1_000..=600_000).contains(&c.lease_ttl_ms) => {
+                Err(ConfigError::Range("lease_ttl_ms"))
+            }
+            c if c.seal_interval_ms < 100 => Err(ConfigError::Range("seal_interval_ms")),
+            c if !(1..=256).contains(&c.shards) => Err(ConfigError::Range("shards")),
+            c if !(1..=5).contains(&c.replicas) => Err(ConfigError::Range("replicas")),
+            _ => Ok(config),
+        }
+    }
+
+    /// How leases are cut.
+    #[must_use]
+    pub fn leases(&self) -> Policy {
+        Policy { ttl_ms: i64::from(self.lease_ttl_ms), held_retry_ms: 250 }
+    }
+
+    /// When hours are sealed.
+    #[must_use]
+    pub fn seals(&self) -> SealPolicy {
+        SealPolicy {
+            interval_ms: i64::from(self.seal_interval_ms),
+            lateness_ms: i64::from(self.seal_lateness_ms),
+        }
+    }
+}
