@@ -42,7 +42,15 @@ impl OpenLease {
 }
 
 impl ShardState {
+    /// A lease is granted; or void, when its epoch ended (or it was closed) between the decision and this place in
+    /// the order: the process that asked is gone, so nobody will spend it and nobody will close it.
     pub(crate) fn lease_granted(&mut self, lease: &Lease, out: &mut Changes) {
+        let over = self.nodes.get(&lease.node).is_some_and(|node| node.is_over(lease.epoch));
+        if over || self.settled.contains_key(&lease.lease) {
+            self.settled.insert(lease.lease, self.at);
+            out.held.insert(Held::Settled(lease.lease));
+            return;
+        }
         let open = OpenLease { lease: lease.clone(), spent: BTreeMap::new(), forfeited: false };
         let scopes = open.scopes();
         for share in &lease.shares {

@@ -48,7 +48,7 @@ impl ShardState {
             {
                 match first.remove() {
                     Record::LeaseClosed { lease, spent, tenant: _ } => {
-                        self.lease_closed(seq, lease, &spent, out)
+                        self.lease_closed(seq, lease, &spent, out);
                     }
                     Record::EpochEnded => {
                         epoch.ended = true;

@@ -148,3 +148,19 @@ fn leases_shrink_as_the_limit_nears_and_as_nodes_join() {
         "no more than was wanted"
     );
 }
+
+/// The question was decided on a fold that had not seen the end of its epoch yet: found by the simulation.
+#[test]
+fn a_grant_that_comes_after_its_epochs_end_is_void() {
+    let mut world = limited(100);
+    world.ask(&node(1), 1, 1, 5).unwrap();
+    let mut granting = crate::Granting::new(&world.state, world.now, crate::testing::POLICY);
+    let ask = schemas::LeaseAsk { lease: crate::testing::lease_id(2), key: KEY, want: Quantity(5) };
+    granting.ask(&node(1), schemas::Epoch(1), &ask).unwrap();
+    let late = granting.into_facts();
+    world.records(&node(1), 1, vec![Record::EpochEnded]);
+    world.ledger(late);
+    assert_eq!(world.used(), Use { consumed: 0, outstanding: 0 });
+    assert_eq!(world.state.leases().count(), 0);
+    assert_eq!(world.reloaded(), world.state);
+}
