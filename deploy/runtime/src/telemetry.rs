@@ -1,5 +1,7 @@
 //! Logs to standard error, as text or JSON.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Starts logging for this process. `RUST_LOG` sets the level (default `info`), `LOG_FORMAT=json` the format.
@@ -9,7 +11,8 @@ pub fn init(service: &'static str) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,async_nats=warn"));
     let json = std::env::var("LOG_FORMAT").is_ok_and(|format| format.eq_ignore_ascii_case("json"));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(true);
+    let colours = std::io::stderr().is_terminal(); // Not into files.
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let registry = tracing_subscriber::registry().with(filter);
     let started = if json {
         registry.with(lines.json().flatten_event(true).with_current_span(true)).try_init()
