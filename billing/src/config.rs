@@ -1,0 +1,231 @@
+//! Settings of the process, read once: defaults, `--config` file, `BILLING_*`. What is wrong is refused at start.
+//!
+//! Absent on purpose: secrets as defaults, and floats (a price is a whole number of minor units per 1,000).
+
+use std::{path::Path, str::FromStr};
+
+use billing_core::report::Account;
+use runtime::settings::{Secret, SettingsError};
+use serde::{Deserialize, Deserializer};
+
+/// Settings as written; every number has its unit in its name.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub nats_url: String,
+    pub postgres_url: Secret,
+    /// `host:port` of `/stripe/webhook`, `/billing/*`, `/health`, `/ready` and `/metrics`.
+    pub listen: String,
+    pub stripe_url: String,
+    pub stripe_api_key: Secret,
+    /// One signing secret, or two while one is rolled, with a comma between them.
+    stripe_webhook_secrets: Secret,
+    /// A name for the account at Stripe; part of every report's identifier, so it never changes.
+    pub stripe_account: String,
+    /// How long one call to Stripe may take. Unit: milliseconds. Range: `100..=80_000`.
+    pub stripe_timeout_ms: u32,
+    /// Bearer token of `/billing/*`.
+    pub operator_token: Secret,
+    /// The meter's event name at Stripe. Range: 1 to 100 characters.
+    pub meter_event_name: String,
+    pub product_name: String,
+    /// How checkout and setup find the metered price.
+    pub price_lookup_key: String,
+    pub price_currency: String,
+    /// What `setup` makes the price of 1,000 calls. Unit: minor units of the currency (cents).
+    pub price_per_1000_minor: u32,
+    /// Whether `serve` makes the meter, product and price first if they are missing.
+    #[serde(deserialize_with = "flag")]
+    pub setup: bool,
+    /// Meter events a second at most. Range: `1..=1_000`. Stripe takes 1,000 live, 25 in a sandbox.
+    pub reports_per_s: u32,
+    /// Meter events on their way at once, each of another customer or meter. Range: `1..=256`.
+    pub reports_in_flight: u16,
+    /// When to look for what was never delivered: seconds, minutes, hours, days, months, weekdays, in UTC.
+    pub sweep_cron: String,
+    /// From which age on an unsettled report is counted as stuck. Unit: milliseconds. Range: from 1,000.
+    pub stuck_after_ms: i64,
+}
+
+/// A setting that the process will not start with.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error("BILLING_{key}: {what}")]
+    Refused { key: &'static str, what: &'static str },
+}
+
+/// Loads and checks the settings.
+///
+/// # Errors
+/// Names the first key that is missing, unknown, of the wrong type, out of range or dangerous.
+pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
+    let config: Config =
+        runtime::settings::load(include_str!("../billing.default.toml"), file, "BILLING_")?;
+    config.check()?;
+    Ok(config)
+}
+
+impl Config {
+    /// The account that reports go to; its mode follows from the key.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        Account { name: self.stripe_account.clone(), live: is_live(&self.stripe_api_key) }
+    }
+
+    /// The signing secrets.
+    #[must_use]
+    pub fn webhook_secrets(&self) -> Vec<Secret> {
+        let all = self.stripe_webhook_secrets.expose();
+        all.split(',').map(|secret| Secret::new(secret.trim().to_owned())).collect()
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let secrets = self.webhook_secrets();
+        let name = |text: &str, most: usize| {
+            !text.trim().is_empty() && text.len() <= most && !text.chars().any(char::is_control)
+        };
+        let refused = |key, what| Err(ConfigError::Refused { key, what });
+        if !(1..=2).contains(&secrets.len()) || secrets.iter().any(Secret::is_blank) {
+            // A blank secret would let anybody sign.
+            return refused("STRIPE_WEBHOOK_SECRETS", "one or two secrets, none of them blank");
+        }
+        if self.operator_token.is_blank() {
+            return refused("OPERATOR_TOKEN", "blank");
+        }
+        if !["sk_test_", "sk_live_", "rk_test_", "rk_live_"].iter().any(|kind| {
+            self.stripe_api_key
+                .expose()
+                .strip_prefix(kind)
+                .is_some_and(|rest| !rest.trim().is_empty())
+        }) {
+            return refused("STRIPE_API_KEY", "not a secret or restricted key of Stripe");
+        }
+        if is_live(&self.stripe_api_key)
+            && self.stripe_url.trim_end_matches('/') != "https://api.stripe.com"
+        {
+            return refused("STRIPE_URL", "a live key is only ever sent to https://api.stripe.com");
+        }
+        if http::Uri::from_str(&self.stripe_url).map_or(true, |uri| uri.host().is_none()) {
+            return refused("STRIPE_URL", "not an absolute URL");
+        }
+        for (key, text, most) in [
+            ("STRIPE_ACCOUNT", &self.stripe_account, 100),
+            ("METER_EVENT_NAME", &self.meter_event_name, 100),
+            ("PRODUCT_NAME", &self.product_name, 250),
+            ("PRICE_LOOKUP_KEY", &self.price_lookup_key, 200),
+        ] {
+            if !name(text, most) {
+                return refused(key, "blank, too long, or with control characters");
+            }
+        }
+        if self.price_currency.len() != 3
+            || !self.price_currency.bytes().all(|b| b.is_ascii_lowercase())
+        {
+            return refused("PRICE_CURRENCY", "three lower-case letters, as `usd`");
+        }
+        if cron::Schedule::from_str(&self.sweep_cron).is_err() {
+            return refused("SWEEP_CRON", "not a schedule of six fields, seconds first");
+        }
+        self.check_ranges()
+    }
+
+    fn check_ranges(&self) -> Result<(), ConfigError> {
+        let out = |key| Err(ConfigError::Refused { key, what: "out of range" });
+        match () {
+            () if !(100..=80_000).contains(&self.stripe_timeout_ms) => out("STRIPE_TIMEOUT_MS"),
+            () if !(1..=1_000).contains(&self.reports_per_s) => out("REPORTS_PER_S"),
+            () if !(1..=256).contains(&self.reports_in_flight) => out("REPORTS_IN_FLIGHT"),
+            () if self.price_per_1000_minor == 0 => out("PRICE_PER_1000_MINOR"),
+            () if self.stuck_after_ms < 1_000 => out("STUCK_AFTER_MS"),
+            () => Ok(()),
+        }
+    }
+}
+
+fn is_live(key: &Secret) -> bool {
+    key.expose().starts_with("sk_live_") || key.expose().starts_with("rk_live_")
+}
+
+/// `true`, `false`, 1 or 0: the environment has no booleans of its own.
+fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Flag {
+        Bool(bool),
+        Number(u8),
+    }
+    match Flag::deserialize(deserializer)? {
+        Flag::Bool(flag) => Ok(flag),
+        Flag::Number(0) => Ok(false),
+        Flag::Number(1) => Ok(true),
+        Flag::Number(_) => Err(serde::de::Error::custom("neither 0 nor 1")),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A loaded configuration: the defaults and what a test must say; `more` is TOML that comes on top.
+    pub fn config(more: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let mut keys = std::collections::BTreeMap::from([
+            ("nats_url", "\"nats://127.0.0.1:1\""),
+            ("postgres_url", "\"postgres:///x\""),
+            ("stripe_url", "\"http://127.0.0.1:1\""),
+            ("stripe_api_key", "\"sk_test_x\""),
+            ("stripe_webhook_secrets", "\"whsec_a\""),
+            ("operator_token", "\"op\""),
+        ]);
+        keys.extend(more.iter().copied());
+        let mut table: Vec<String> = include_str!("../billing.default.toml")
+            .lines()
+            .filter(|line| !keys.contains_key(line.split(" = ").next().unwrap_or_default()))
+            .map(str::to_owned)
+            .collect();
+        table.extend(keys.iter().map(|(key, value)| format!("{key} = {value}")));
+        let config: Config =
+            runtime::settings::load(&table.join("\n"), None, "BILLING_TEST_NOTHING_")?;
+        config.check()?;
+        Ok(config)
+    }
+
+    #[test]
+    fn dangerous_settings_are_refused_at_start() {
+        #[track_caller]
+        fn check(key: &str, value: &str, named: &str) {
+            let refused = config(&[(key, value)]).expect_err(key).to_string();
+            assert!(refused.contains(named), "{refused}");
+        }
+        assert!(config(&[]).is_ok());
+        check("stripe_webhook_secrets", "\"\"", "STRIPE_WEBHOOK_SECRETS");
+        check("stripe_webhook_secrets", "\"  \"", "STRIPE_WEBHOOK_SECRETS");
+        check("stripe_webhook_secrets", "\"whsec_a, \"", "STRIPE_WEBHOOK_SECRETS");
+        check("stripe_webhook_secrets", "\"a,b,c\"", "STRIPE_WEBHOOK_SECRETS");
+        check("operator_token", "\" \"", "OPERATOR_TOKEN");
+        check("stripe_api_key", "\"pk_test_x\"", "STRIPE_API_KEY");
+        check("stripe_api_key", "\"sk_test_\"", "STRIPE_API_KEY");
+        check("stripe_api_key", "\"sk_live_x\"", "only ever sent to https://api.stripe.com");
+        check("meter_event_name", "\"\"", "METER_EVENT_NAME");
+        check("sweep_cron", "\"every day\"", "SWEEP_CRON");
+        check("reports_per_s", "0", "REPORTS_PER_S");
+        check("typo", "1", "typo");
+        let live =
+            [("stripe_api_key", "\"sk_live_x\""), ("stripe_url", "\"https://api.stripe.com/\"")];
+        assert!(config(&live).unwrap().account().live);
+    }
+
+    #[test]
+    fn two_secrets_hold_while_one_is_rolled_and_none_shows() {
+        let config =
+            config(&[("stripe_webhook_secrets", "\"whsec_a,whsec_b\""), ("setup", "1")]).unwrap();
+        let secrets = config.webhook_secrets();
+        assert_eq!(secrets.iter().map(Secret::expose).collect::<Vec<_>>(), ["whsec_a", "whsec_b"]);
+        assert!(config.setup);
+        let shown = format!("{config:?}");
+        for hidden in ["whsec_a", "sk_test_x", "\"op\"", "postgres:"] {
+            assert!(!shown.contains(hidden), "{shown}");
+        }
+    }
+}

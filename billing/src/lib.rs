@@ -1,0 +1,30 @@
+//! Billing: Stripe is told every unit once, and keys follow the subscription.
+//!
+//! Three folds (CONTROL, LOG, STRIPE), one outbox, one webhook door; `README.md` draws the picture. Absent on
+//! purpose: counting (the ledger does), prices (to come, in `billing_core::rate`), and changing any key.
+
+pub mod access;
+pub mod checkout;
+pub mod clock;
+pub mod collect;
+pub mod config;
+pub mod control;
+pub mod fold;
+pub mod lead;
+pub mod outbox;
+pub mod pace;
+pub mod problem;
+pub mod provider;
+pub mod reports;
+pub mod router;
+pub mod serve;
+pub mod store;
+pub mod stripe;
+pub mod sweep;
+pub mod webhook;
+pub mod work;
+
+/// A random number for pauses; 0 when the system has no randomness to give.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or(0)
+}

@@ -1,0 +1,113 @@
+//! The sweep, on a schedule: fetches events that Stripe could not deliver, and counts what is stuck.
+//!
+//! What it fetches goes into the log as a webhook would have put it there, so finding an event twice is nothing.
+
+use std::{str::FromStr, time::Duration};
+
+use billing_core::report::State;
+use bytes::Bytes;
+use cron::Schedule;
+use runtime::nats::Nats;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::now,
+    fold::chain,
+    store::{StoreError, quarantine, report::outbox},
+    stripe::{self, StripeError, event},
+    webhook::{self, Stored},
+};
+
+/// What a sweep needs.
+pub struct Sweep {
+    pub pool: PgPool,
+    pub nats: Nats,
+    pub stripe: stripe::Client,
+    /// See `Config::sweep_cron`.
+    pub schedule: String,
+    /// See `Config::stuck_after_ms`.
+    pub stuck_after_ms: i64,
+}
+
+/// Why a sweep did not come to its end; the next one will.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    #[error("Stripe's events")]
+    Stripe(#[from] StripeError),
+    #[error("the log")]
+    Log(#[from] runtime::nats::PublishError),
+    #[error("PostgreSQL")]
+    Store(#[from] StoreError),
+}
+
+impl Sweep {
+    /// Sweeps at every time of the schedule until stopped.
+    pub async fn run(&self, stop: CancellationToken) {
+        let Ok(schedule) = Schedule::from_str(&self.schedule) else {
+            tracing::error!(schedule = self.schedule, "Not a schedule: there will be no sweep");
+            return;
+        };
+        while let Some(at) = schedule.after(&now().to_utc()).next() {
+            let pause = (at - now().to_utc()).to_std().unwrap_or(Duration::ZERO);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            if let Err(error) = self.once().await {
+                tracing::warn!(error = %chain(&error), "A sweep failed");
+                metrics::counter!("billing_sweeps_failed_total").increment(1);
+            }
+        }
+    }
+
+    /// One sweep.
+    ///
+    /// # Errors
+    /// The first thing that failed; what was done before stays done.
+    pub async fn once(&self) -> Result<(), SweepError> {
+        self.count_stuck().await?;
+        let mut after: Option<String> = None;
+        loop {
+            let page = event::undelivered(&self.stripe, after.as_deref()).await?;
+            for event in page.events {
+                let body = Bytes::copy_from_slice(event.body.get().as_bytes());
+                if webhook::store(&self.nats, &webhook::name(&body), body).await? == Stored::New {
+                    tracing::warn!(
+                        event.id = event.id,
+                        "Fetched an event that was never delivered"
+                    );
+                    metrics::counter!("billing_events_swept_total").increment(1);
+                }
+            }
+            after = page.more_after;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn count_stuck(&self) -> Result<(), StoreError> {
+        let stuck = outbox::stuck(&self.pool, now().plus_ms(-self.stuck_after_ms)).await?;
+        for (state, name) in
+            [(State::Pending, "pending"), (State::Sent, "sent"), (State::Ambiguous, "ambiguous")]
+        {
+            let count =
+                stuck.iter().find(|(found, _)| *found == state).map_or(0, |(_, count)| *count);
+            if count > 0 {
+                tracing::error!(state = name, count, "Reports are stuck");
+            }
+            set_gauge("billing_reports_stuck", name, count);
+        }
+        set_gauge("billing_quarantined", "all", quarantine::count(&self.pool).await?);
+        Ok(())
+    }
+}
+
+fn set_gauge(gauge: &'static str, state: &'static str, count: i64) {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a gauge is a float, and shows a count well enough"
+    )]
+    metrics::gauge!(gauge, "state" => state).set(count as f64);
+}
