@@ -1,0 +1,328 @@
+//! The leases of one key in this node: what it may spend, what it asks for, what it closes.
+//!
+//! Invariants, each held by a property test: no lease spends more than it was granted, nor after its end (the
+//! node's own clock, from when the lease was *first asked for*); every granted lease is closed exactly once,
+//! when nothing of it is in flight, saying exactly what was spent; at most one question is open at a time.
+//! Absent on purpose: waiting, sending and minting ids. The shell carries out the [`Action`]s and repeats an ask
+//! until it is answered.
+
+mod held;
+mod pace;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use schemas::{
+    KeyId, Lease, LeaseAsk, LeaseId, LeaseRefusal, MeterName, Period, Quantity, Scope, TOOL_CALLS,
+    Timestamp,
+};
+
+use self::{held::Held, pace::Pace};
+use crate::Now;
+pub use pace::{LEAST_WANT, MOST_WANT};
+
+/// A recall leaves a lease that came less than this ago: the call that asked for it is about to take its unit.
+/// Unit: milliseconds.
+const RECALL_GRACE_MS: u64 = 100;
+/// A refusal is believed for at least this long, whatever the clocks say. Unit: milliseconds.
+const LEAST_REFUSAL_MS: u64 = 250;
+/// How long "the key is not active" is believed; its state is pushed meanwhile. Unit: milliseconds.
+const NOT_ACTIVE_MS: u64 = 1_000;
+
+/// One unit of `tool_calls`, taken for one call. It goes back by [`LeaseBook::settle`], spent or not.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a unit that is not settled is never given back"]
+pub struct Unit {
+    pub lease: LeaseId,
+    granted_at: Timestamp,
+    expires_at: Timestamp,
+    /// What is left of the tightest quota, for people; `None` = unlimited.
+    pub hint: Option<Hint>,
+}
+
+impl Unit {
+    /// The event's time: the wall clock's, within the lease.
+    #[must_use]
+    pub fn at(&self, wall: Timestamp) -> Timestamp {
+        wall.min(self.expires_at.plus_ms(-1)).max(self.granted_at)
+    }
+}
+
+/// What is left of the tightest quota, as far as this node knows: to be shown, not to decide by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hint {
+    pub remaining: u64,
+    pub limit: u64,
+    pub period: Period,
+}
+
+/// What came of the wish for a unit.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Take {
+    Unit(Unit),
+    /// The ledger is being asked: try again when an answer came.
+    Wait,
+    /// There is none, and the ledger need not be asked before `retry_ms` from now.
+    Refused {
+        why: LeaseRefusal,
+        retry_ms: u64,
+    },
+}
+
+/// What the shell must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ask the ledger, and repeat the same question until it answers.
+    Ask(LeaseAsk),
+    /// Record that the lease is done with. Every event under it was recorded before.
+    Close { lease: LeaseId, spent: BTreeMap<MeterName, Quantity> },
+    /// The ledger holds this epoch for ended: the process must stop.
+    Stop,
+}
+
+#[derive(Debug)]
+struct Asking {
+    lease: LeaseId,
+    first_ms: u64,
+}
+
+/// A refusal that is still believed: until `mono_ms`, and until `wall` where there is one.
+#[derive(Debug)]
+struct Refused {
+    why: LeaseRefusal,
+    mono_ms: u64,
+    wall: Option<Timestamp>,
+}
+
+impl Refused {
+    fn retry_ms(&self, now: Now) -> Option<u64> {
+        let mono = self.mono_ms.saturating_sub(now.mono_ms);
+        let wall = self.wall.map_or(0, |wall| u64::try_from(wall.ms_since(now.wall)).unwrap_or(0));
+        Some(mono.max(wall)).filter(|ms| *ms > 0)
+    }
+}
+
+/// The leases of one key.
+#[derive(Debug)]
+pub struct LeaseBook {
+    key: KeyId,
+    may_spend: bool,
+    limited: bool,
+    as_of: u64,
+    held: Vec<Held>,
+    asking: Option<Asking>,
+    refused: Option<Refused>,
+    pace: Pace,
+}
+
+impl LeaseBook {
+    /// An empty book. The other arguments are those of [`LeaseBook::key_changed`].
+    #[must_use]
+    pub fn new(key: KeyId, may_spend: bool, limited: bool, as_of: u64) -> Self {
+        let pace = Pace::default();
+        Self { key, may_spend, limited, as_of, held: Vec::new(), asking: None, refused: None, pace }
+    }
+
+    /// Takes a unit for one call; `mint` is called if a lease must be asked for.
+    pub fn take(
+        &mut self,
+        now: Now,
+        mint: impl FnOnce() -> LeaseId,
+        actions: &mut Vec<Action>,
+    ) -> Take {
+        if !self.may_spend {
+            return Take::Refused { why: LeaseRefusal::KeyNotActive, retry_ms: NOT_ACTIVE_MS };
+        }
+        let Some((place, unit)) = self.spend(now) else {
+            return self.do_without(now, mint, actions);
+        };
+        self.pace.took_one(now.mono_ms);
+        let next =
+            self.held.iter().enumerate().any(|(other, held)| other != place && held.can_spend(now));
+        if !next && self.held[place].is_half_used(now) && self.standing_refusal(now).is_none() {
+            self.ask(now, mint, actions);
+        }
+        Take::Unit(unit)
+    }
+
+    fn spend(&mut self, now: Now) -> Option<(usize, Unit)> {
+        let (place, mut unit) = self
+            .held
+            .iter_mut()
+            .enumerate()
+            .find_map(|(place, held)| Some((place, held.take(now)?)))?;
+        if let Some(hint) = &mut unit.hint {
+            // The hint of the newest lease knows most; what all of them hold is ours to spend too.
+            let newest =
+                self.held.iter().rev().find_map(Held::hint).map_or(hint.remaining, |h| h.remaining);
+            hint.remaining =
+                self.held.iter().filter_map(Held::left).fold(newest, u64::saturating_add);
+        }
+        Some((place, unit))
+    }
+
+    fn do_without(
+        &mut self,
+        now: Now,
+        mint: impl FnOnce() -> LeaseId,
+        actions: &mut Vec<Action>,
+    ) -> Take {
+        self.tick(now, actions);
+        if self.asking.is_some() {
+            return Take::Wait;
+        }
+        if let Some((why, retry_ms)) = self.standing_refusal(now) {
+            return Take::Refused { why: why.clone(), retry_ms };
+        }
+        self.ask(now, mint, actions);
+        Take::Wait
+    }
+
+    fn standing_refusal(&self, now: Now) -> Option<(&LeaseRefusal, u64)> {
+        let refused = self.refused.as_ref()?;
+        Some((&refused.why, refused.retry_ms(now)?))
+    }
+
+    fn ask(&mut self, now: Now, mint: impl FnOnce() -> LeaseId, actions: &mut Vec<Action>) {
+        if self.asking.is_some() {
+            return;
+        }
+        let lease = mint();
+        self.asking = Some(Asking { lease, first_ms: now.mono_ms });
+        let want = Quantity(self.pace.want(now.mono_ms));
+        actions.push(Action::Ask(LeaseAsk { lease, key: self.key, want }));
+    }
+
+    /// The call of a unit has ended: `spent` if it counts, else the unit is free again.
+    ///
+    /// What the call recorded must be recorded before: this may close the lease.
+    #[expect(clippy::needless_pass_by_value, reason = "a unit is given away, so it settles once")]
+    pub fn settle(&mut self, unit: Unit, spent: bool, actions: &mut Vec<Action>) {
+        let place = self.held.iter().position(|held| held.lease == unit.lease);
+        let held =
+            &mut self.held[place.expect("a lease stays in the book while a unit of it is out")];
+        held.settle(spent);
+        self.sweep(actions);
+    }
+
+    /// The ledger granted a lease; one that was not asked for is ignored.
+    pub fn granted(&mut self, now: Now, lease: &Lease, actions: &mut Vec<Action>) {
+        let Some(asking) = self.asking.take_if(|asking| asking.lease == lease.lease) else {
+            return;
+        };
+        self.refused = None;
+        self.pace.granted(u64::try_from(lease.ttl_ms()).unwrap_or(0));
+        let mut held = Held::of(lease, asking.first_ms, now);
+        held.closing = !self.may_spend || held.has_ended(now);
+        if held.left() == Some(0) {
+            self.refused = Some(nothing_granted(lease, now));
+        }
+        self.held.push(held);
+        self.sweep(actions);
+    }
+
+    /// The ledger refused; the answer to another question is ignored.
+    pub fn refused(
+        &mut self,
+        now: Now,
+        lease: LeaseId,
+        why: LeaseRefusal,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.asking.take_if(|asking| asking.lease == lease).is_none() {
+            return;
+        }
+        let (for_ms, wall) = match &why {
+            LeaseRefusal::QuotaExhausted { period, .. } => (0, Some(period.to)),
+            LeaseRefusal::UnitsHeld { retry_ms, .. } => (u64::from(*retry_ms).max(1), None),
+            LeaseRefusal::KeyNotActive => (NOT_ACTIVE_MS, None),
+            LeaseRefusal::EpochEnded => {
+                actions.push(Action::Stop);
+                (NOT_ACTIVE_MS, None)
+            }
+            LeaseRefusal::LeaseClosed => return, // The next call asks with a new id.
+        };
+        let least = if wall.is_some() { LEAST_REFUSAL_MS } else { for_ms };
+        self.refused = Some(Refused { why, mono_ms: now.mono_ms.saturating_add(least), wall });
+    }
+
+    /// The ledger wants back what can be spared: all that is left of every limited lease but the newest-born.
+    pub fn recalled(&mut self, now: Now, actions: &mut Vec<Action>) {
+        for held in &mut self.held {
+            held.closing |=
+                held.is_limited() && now.mono_ms >= held.granted_ms.saturating_add(RECALL_GRACE_MS);
+        }
+        self.sweep(actions);
+    }
+
+    /// The key's state changed. `may_spend` = it is active; `limited` = hard quotas limit it; of two changes the
+    /// one with the higher `as_of` holds.
+    pub fn key_changed(
+        &mut self,
+        may_spend: bool,
+        limited: bool,
+        as_of: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        if as_of < self.as_of {
+            return;
+        }
+        if as_of > self.as_of {
+            self.refused = None;
+        }
+        if !may_spend || limited != self.limited {
+            self.held.iter_mut().for_each(|held| held.closing = true);
+        }
+        (self.may_spend, self.limited, self.as_of) = (may_spend, limited, as_of);
+        self.sweep(actions);
+    }
+
+    /// Time has passed: what has ended is spent no more.
+    pub fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.held
+            .iter_mut()
+            .filter(|held| held.has_ended(now))
+            .for_each(|held| held.closing = true);
+        self.sweep(actions);
+    }
+
+    /// The node stops: nothing is taken any more, every lease closes as its calls end.
+    pub fn close_all(&mut self, actions: &mut Vec<Action>) {
+        self.may_spend = false;
+        self.held.iter_mut().for_each(|held| held.closing = true);
+        self.sweep(actions);
+    }
+
+    /// Whether there is nothing here that time could change: no lease, no question.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.asking.is_none()
+    }
+
+    /// Drops the leases that are done with.
+    fn sweep(&mut self, actions: &mut Vec<Action>) {
+        let done = |held: &mut Held| held.is_done();
+        actions.extend(
+            self.held
+                .extract_if(.., done)
+                .map(|held| Action::Close { lease: held.lease, spent: held.spent() }),
+        );
+    }
+}
+
+/// A grant of nothing is a refusal: without one, every call would ask again at once.
+fn nothing_granted(lease: &Lease, now: Now) -> Refused {
+    let share = lease.shares.iter().find(|share| share.meter.as_str() == TOOL_CALLS);
+    let share = share.expect("only a share of this meter limits its units");
+    let why = LeaseRefusal::UnitsHeld {
+        meter: share.meter.clone(),
+        scope: Scope::Key(lease.key),
+        limit: share.limit,
+        period: share.period,
+        retry_ms: 1_000,
+    };
+    Refused { why, mono_ms: now.mono_ms.saturating_add(1_000), wall: None }
+}

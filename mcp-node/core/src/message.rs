@@ -1,0 +1,377 @@
+//! One borrowed pass over a JSON-RPC message: what the node must know of it, and nothing else.
+//!
+//! The original bytes go on, so what was read here must be what any reader after us reads: members that decide
+//! something may stand only once, and no member may look like one of them to a reader that ignores case (some
+//! servers do). Nesting costs no stack. Absent on purpose: typed MCP structs, which lose what they do not know.
+
+use std::{borrow::Cow, fmt};
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::Refusal;
+
+/// The longest method or tool name that is taken. Unit: bytes.
+pub const LONGEST_NAME: usize = 512;
+
+/// What a message is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// Wants an answer. `tool` is `params.name` of a `tools/call`, and always there then.
+    Request { id: Id<'a>, method: Cow<'a, str>, tool: Option<Cow<'a, str>> },
+    /// `cancels` is the id that a `notifications/cancelled` names.
+    Notification { method: Cow<'a, str>, cancels: Option<Id<'a>> },
+    /// A result or an error. `id` is missing where the sender could not read the request's.
+    Answer { id: Option<Id<'a>>, answer: Answer<'a> },
+}
+
+/// What an answer holds, as far as it decides what the call counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer<'a> {
+    Error,
+    /// A result that is an object.
+    Result {
+        is_error: Option<&'a str>,
+        result_type: Option<&'a str>,
+        has_task: bool,
+        has_content: bool,
+    },
+    /// A result that is no object, or one that says the same thing twice.
+    Unclear,
+}
+
+/// A request's id, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Id<'a> {
+    /// The JSON text: a string or a number.
+    pub raw: &'a str,
+}
+
+/// An id by its value: `"a"` and `"\u0061"` are the same, `1` and `1.0` too, `1` and `"1"` are not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IdKey {
+    Text(String),
+    Number(String),
+}
+
+impl Id<'_> {
+    /// The id's value, to find a call by.
+    #[must_use]
+    pub fn key(&self) -> IdKey {
+        if let Some(text) = text(self.raw) {
+            return IdKey::Text(text.into_owned());
+        }
+        let whole = self.raw.parse::<i128>().map(|number| number.to_string());
+        let number = whole.or_else(|_| self.raw.parse::<f64>().map(|number| number.to_string()));
+        IdKey::Number(number.unwrap_or_else(|_| self.raw.to_owned()))
+    }
+}
+
+/// Reads a message.
+///
+/// # Errors
+/// `NotJson`, or `InvalidRequest`/`InvalidParams` that say what is wrong; a batch is one of them.
+pub fn read(bytes: &[u8]) -> Result<Message<'_>, Refusal> {
+    // Strings that we skip are not checked by the parser: all of the body is, here.
+    let text = std::str::from_utf8(bytes).map_err(|_| Refusal::NotJson)?;
+    let members: Members<'_> = serde_json::from_str(text).map_err(|_| Refusal::NotJson)?;
+    members.into_message()
+}
+
+/// The text of a JSON string, borrowed where nothing is escaped; `None` = it is no string.
+#[must_use]
+pub fn text(raw: &str) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        return serde_json::from_str::<String>(raw).ok().map(Cow::Owned);
+    }
+    Some(Cow::Borrowed(inner))
+}
+
+/// The members of the top level that matter.
+#[derive(Default)]
+struct Members<'a> {
+    jsonrpc: Option<&'a RawValue>,
+    id: Option<&'a RawValue>,
+    method: Option<&'a RawValue>,
+    params: Option<Params<'a>>,
+    result: Option<ResultMembers<'a>>,
+    error: Option<IgnoredAny>,
+    problem: Option<&'static str>,
+}
+
+const BATCH: &str = "Batches are not supported: send one message a request.";
+const NO_OBJECT: &str = "A message is a JSON object.";
+const TWICE: &str = "A member that decides what is done stands more than once.";
+const LOOKALIKE: &str = "A member differs from a known one only in case.";
+
+impl<'a> Members<'a> {
+    fn into_message(self) -> Result<Message<'a>, Refusal> {
+        if let Some(problem) = self.problem {
+            return Err(Refusal::InvalidRequest(problem));
+        }
+        if self.jsonrpc.and_then(|raw| text(raw.get())).as_deref() != Some("2.0") {
+            return Err(Refusal::InvalidRequest("The member `jsonrpc` must be \"2.0\"."));
+        }
+        match self.method {
+            Some(method) => call(self.id, method, &self.params.unwrap_or_default()),
+            None => answer(self.id, self.result, self.error.is_some()),
+        }
+    }
+}
+
+fn call<'a>(
+    id: Option<&'a RawValue>,
+    method: &'a RawValue,
+    params: &Params<'a>,
+) -> Result<Message<'a>, Refusal> {
+    let name = |raw: &'a RawValue| {
+        text(raw.get()).filter(|text| !text.is_empty() && text.len() <= LONGEST_NAME)
+    };
+    let method = name(method)
+        .ok_or(Refusal::InvalidRequest("`method` must be a text of 1 to 512 bytes."))?;
+    let Some(id) = id else {
+        let cancels = params.request_id.filter(|_| method == "notifications/cancelled");
+        return Ok(Message::Notification { method, cancels: cancels.and_then(readable_id) });
+    };
+    let id =
+        readable_id(id).ok_or(Refusal::InvalidRequest("`id` must be a string or a number."))?;
+    let mut tool = None;
+    if method == "tools/call" {
+        if let Some(problem) = params.problem {
+            return Err(Refusal::InvalidRequest(problem));
+        }
+        let named = params.name.and_then(name);
+        tool = Some(
+            named
+                .ok_or(Refusal::InvalidParams("`params.name` must be a text of 1 to 512 bytes."))?,
+        );
+    }
+    Ok(Message::Request { id, method, tool })
+}
+
+fn answer<'a>(
+    id: Option<&'a RawValue>,
+    result: Option<ResultMembers<'a>>,
+    error: bool,
+) -> Result<Message<'a>, Refusal> {
+    let answer = match (result, error) {
+        (Some(result), false) => result.into_answer(),
+        (None, true) => Answer::Error,
+        _ => {
+            return Err(Refusal::InvalidRequest(
+                "A message has a method, or a result or an error.",
+            ));
+        }
+    };
+    let id = id.filter(|raw| raw.get() != "null");
+    match id.map(readable_id) {
+        Some(None) => Err(Refusal::InvalidRequest("`id` must be a string or a number.")),
+        id => Ok(Message::Answer { id: id.flatten(), answer }),
+    }
+}
+
+fn readable_id(raw: &RawValue) -> Option<Id<'_>> {
+    let raw = raw.get();
+    let plain = raw.starts_with(['"', '-']) || raw.starts_with(|c: char| c.is_ascii_digit());
+    (plain && raw.len() <= LONGEST_NAME).then_some(Id { raw })
+}
+
+/// The members of `params` that matter.
+#[derive(Default)]
+struct Params<'a> {
+    name: Option<&'a RawValue>,
+    request_id: Option<&'a RawValue>,
+    problem: Option<&'static str>,
+}
+
+/// The members of `result` that matter.
+#[derive(Default)]
+struct ResultMembers<'a> {
+    is_error: Option<&'a RawValue>,
+    result_type: Option<&'a RawValue>,
+    has_task: bool,
+    has_content: bool,
+    unclear: bool,
+}
+
+impl<'a> ResultMembers<'a> {
+    fn into_answer(self) -> Answer<'a> {
+        if self.unclear {
+            return Answer::Unclear;
+        }
+        let raw = |value: &'a RawValue| value.get();
+        Answer::Result {
+            is_error: self.is_error.map(raw),
+            result_type: self.result_type.map(raw),
+            has_task: self.has_task,
+            has_content: self.has_content,
+        }
+    }
+}
+
+/// A member's name, borrowed where nothing is escaped.
+struct Key<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+        impl<'de> Visitor<'de> for KeyVisitor {
+            type Value = Key<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a member's name")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(KeyVisitor)
+    }
+}
+
+/// Whether a reader that ignores case would take `key` for one of `known`. Two letters beyond ASCII fold into it:
+/// the long s and the Kelvin sign.
+fn is_lookalike(key: &str, known: &[&str]) -> bool {
+    let folded = |c: char| match c {
+        'ſ' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    };
+    known.iter().any(|known| key.chars().map(folded).eq(known.chars().map(folded)))
+}
+
+/// Puts a value where it belongs; a second one is a problem.
+fn once<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+    place: &mut Option<T>,
+    twice: &mut bool,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    *twice |= place.is_some();
+    *place = Some(map.next_value()?);
+    Ok(())
+}
+
+/// Writes `Deserialize` for a type read from an object: `$object` reads its members, anything else is `$other`.
+macro_rules! from_object {
+    ($type:ident, $object:expr, $array:expr, $other:expr) => {
+        impl<'de> Deserialize<'de> for $type<'de> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct AnyJson;
+                impl<'de> Visitor<'de> for AnyJson {
+                    type Value = $type<'de>;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("JSON")
+                    }
+                    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                        $object(map)
+                    }
+                    fn visit_seq<A: SeqAccess<'de>>(
+                        self,
+                        mut seq: A,
+                    ) -> Result<Self::Value, A::Error> {
+                        while seq.next_element::<IgnoredAny>()?.is_some() {}
+                        Ok($array)
+                    }
+                    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+                        Ok($other)
+                    }
+                    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+                        Ok($other)
+                    }
+                    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+                        Ok($other)
+                    }
+                    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+                        Ok($other)
+                    }
+                    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+                        Ok($other)
+                    }
+                    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                        Ok($other)
+                    }
+                }
+                deserializer.deserialize_any(AnyJson)
+            }
+        }
+    };
+}
+
+from_object!(
+    Members,
+    read_members,
+    Members { problem: Some(BATCH), ..Default::default() },
+    Members { problem: Some(NO_OBJECT), ..Default::default() }
+);
+from_object!(Params, read_params, Params::default(), Params::default());
+from_object!(
+    ResultMembers,
+    read_result,
+    ResultMembers { unclear: true, ..Default::default() },
+    ResultMembers { unclear: true, ..Default::default() }
+);
+
+fn read_members<'de, A: MapAccess<'de>>(mut map: A) -> Result<Members<'de>, A::Error> {
+    const KNOWN: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
+    let (mut members, mut twice, mut lookalike) = (Members::default(), false, false);
+    while let Some(Key(key)) = map.next_key()? {
+        match &*key {
+            "jsonrpc" => once(&mut members.jsonrpc, &mut twice, &mut map)?,
+            "id" => once(&mut members.id, &mut twice, &mut map)?,
+            "method" => once(&mut members.method, &mut twice, &mut map)?,
+            "params" => once(&mut members.params, &mut twice, &mut map)?,
+            "result" => once(&mut members.result, &mut twice, &mut map)?,
+            "error" => once(&mut members.error, &mut twice, &mut map)?,
+            other => {
+                lookalike |= is_lookalike(other, &KNOWN);
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+    }
+    members.problem = if twice { Some(TWICE) } else { lookalike.then_some(LOOKALIKE) };
+    Ok(members)
+}
+
+fn read_params<'de, A: MapAccess<'de>>(mut map: A) -> Result<Params<'de>, A::Error> {
+    const KNOWN: [&str; 3] = ["name", "arguments", "_meta"];
+    let (mut params, mut twice, mut lookalike) = (Params::default(), false, false);
+    let (mut arguments, mut meta) = (None::<IgnoredAny>, None::<IgnoredAny>);
+    while let Some(Key(key)) = map.next_key()? {
+        match &*key {
+            "name" => once(&mut params.name, &mut twice, &mut map)?,
+            "arguments" => once(&mut arguments, &mut twice, &mut map)?,
+            "_meta" => once(&mut meta, &mut twice, &mut map)?,
+            "requestId" => once(&mut params.request_id, &mut twice, &mut map)?,
+            other => {
+                lookalike |= is_lookalike(other, &KNOWN);
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+    }
+    params.problem = if twice { Some(TWICE) } else { lookalike.then_some(LOOKALIKE) };
+    Ok(params)
+}
+
+fn read_result<'de, A: MapAccess<'de>>(mut map: A) -> Result<ResultMembers<'de>, A::Error> {
+    let (mut result, mut twice) = (ResultMembers::default(), false);
+    while let Some(Key(key)) = map.next_key()? {
+        match &*key {
+            "isError" => once(&mut result.is_error, &mut twice, &mut map)?,
+            "resultType" => once(&mut result.result_type, &mut twice, &mut map)?,
+            other => {
+                result.has_task |= other == "task";
+                result.has_content |= other == "content";
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+    }
+    result.unclear = twice;
+    Ok(result)
+}
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

@@ -1,0 +1,203 @@
+//! Splits a stream of server-sent events into frames without changing a byte of it.
+//!
+//! A frame is everything up to and with an empty line. Lines end with LF, CR or CRLF. Whatever is pushed comes out
+//! again, in order: frames, then [`Splitter::rest`]. Absent on purpose: what the fields mean, beyond `data`.
+
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
+
+/// A frame is larger than this stream may hold back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an event is larger than {limit} bytes")]
+pub struct FrameTooLarge {
+    pub limit: usize,
+}
+
+/// A stream between its chunks.
+#[derive(Debug)]
+pub struct Splitter {
+    buffer: BytesMut,
+    /// Up to here the buffer was looked through.
+    looked: usize,
+    /// Where the current line begins.
+    line: usize,
+    /// The last byte before `looked` was a CR: an LF now belongs to it.
+    after_cr: bool,
+    limit: usize,
+}
+
+impl Splitter {
+    /// `limit` = the largest frame that is held. Unit: bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { buffer: BytesMut::new(), looked: 0, line: 0, after_cr: false, limit }
+    }
+
+    /// Takes in what came.
+    pub fn push(&mut self, chunk: &[u8]) {
+        self.buffer.extend_from_slice(chunk);
+    }
+
+    /// The next whole frame, as it came; `None` = more must come first.
+    ///
+    /// # Errors
+    /// More than the limit came without an end of a frame.
+    pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameTooLarge> {
+        while let Some(place) = memchr::memchr2(b'\n', b'\r', &self.buffer[self.looked..]) {
+            let at = self.looked + place;
+            let byte = self.buffer[at];
+            let ends_crlf = byte == b'\n' && self.after_cr && place == 0;
+            self.looked = at + 1;
+            self.after_cr = byte == b'\r';
+            let empty = at == self.line;
+            self.line = self.looked;
+            if ends_crlf {
+                if at == 0 {
+                    return Ok(Some(self.cut())); // A frame ended at its CR; a client may wait for this LF.
+                }
+                continue; // The line ended at its CR already.
+            }
+            if empty && at > 0 {
+                self.take_lf_after_cr();
+                return Ok(Some(self.cut()));
+            }
+        }
+        self.after_cr &= self.looked == self.buffer.len();
+        self.looked = self.buffer.len();
+        if self.buffer.len() > self.limit {
+            Err(FrameTooLarge { limit: self.limit })
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// What came after the last whole frame; nothing more will come.
+    #[must_use]
+    pub fn rest(self) -> Bytes {
+        self.buffer.freeze()
+    }
+
+    fn take_lf_after_cr(&mut self) {
+        if self.after_cr && self.buffer.get(self.looked) == Some(&b'\n') {
+            self.looked += 1;
+            self.after_cr = false;
+        }
+    }
+
+    fn cut(&mut self) -> Bytes {
+        let frame = self.buffer.split_to(self.looked).freeze();
+        (self.looked, self.line) = (0, 0);
+        frame
+    }
+}
+
+/// The data of a frame: its `data` lines, joined by LF; borrowed when there is one. `None` = it has none.
+#[must_use]
+pub fn data(frame: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let frame = frame.strip_prefix(b"\xef\xbb\xbf").unwrap_or(frame);
+    let mut lines = frame.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(|line| {
+        let value = match line.strip_prefix(b"data:") {
+            Some(value) => value,
+            None if line == b"data" => b"",
+            None => return None,
+        };
+        Some(value.strip_prefix(b" ").unwrap_or(value))
+    });
+    let first = lines.next()?;
+    let Some(second) = lines.next() else { return Some(Cow::Borrowed(first)) };
+    let mut joined = first.to_vec();
+    for line in std::iter::once(second).chain(lines) {
+        joined.push(b'\n');
+        joined.extend_from_slice(line);
+    }
+    Some(Cow::Owned(joined))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frames(chunks: &[&[u8]]) -> (Vec<Bytes>, Bytes) {
+        let (mut splitter, mut frames) = (Splitter::new(1 << 20), Vec::new());
+        for chunk in chunks {
+            splitter.push(chunk);
+            while let Some(frame) = splitter.next_frame().unwrap() {
+                frames.push(frame);
+            }
+        }
+        (frames, splitter.rest())
+    }
+
+    #[test]
+    fn lines_end_in_three_ways() {
+        #[track_caller]
+        fn check(stream: &str, expected: &[&str], rest: &str) {
+            let (found, left) = frames(&[stream.as_bytes()]);
+            let found: Vec<_> = found.iter().map(|f| std::str::from_utf8(f).unwrap()).collect();
+            assert_eq!((found.as_slice(), &left[..]), (expected, rest.as_bytes()), "{stream:?}");
+        }
+        check("data: a\n\ndata: b\n\n", &["data: a\n\n", "data: b\n\n"], "");
+        check("data: a\r\n\r\ndata: b\r\n\r\n", &["data: a\r\n\r\n", "data: b\r\n\r\n"], "");
+        check("data: a\r\rdata: b\r\r", &["data: a\r\r", "data: b\r\r"], "");
+        check(": ping\n\n\ndata: a\n\nid: 7\nda", &[": ping\n\n", "\ndata: a\n\n"], "id: 7\nda");
+        check("data: a\n", &[], "data: a\n");
+    }
+
+    #[test]
+    fn no_byte_that_a_client_may_wait_for_is_kept_back() {
+        let (found, rest) = frames(&[b"data: a\r\n\r", b"\n"]);
+        assert_eq!(
+            (found.as_slice(), rest.len()),
+            (&["data: a\r\n\r".into(), Bytes::from("\n")][..], 0)
+        );
+    }
+
+    #[test]
+    fn data_is_what_the_client_will_read() {
+        #[track_caller]
+        fn check(frame: &str, expected: Option<&str>) {
+            assert_eq!(data(frame.as_bytes()).as_deref(), expected.map(str::as_bytes), "{frame:?}");
+        }
+        check("event: message\nid: 1\ndata: {\"a\":1}\n\n", Some("{\"a\":1}"));
+        check("data:{}\r\n\r", Some("{}"));
+        check("\ndata: a\ndata: b\n\n", Some("a\nb"));
+        check("data\n\n", Some(""));
+        check(": data: x\n\n", None);
+        check("database: x\n\n", None);
+        check("\u{feff}data: x\n\n", Some("x"));
+    }
+
+    #[test]
+    fn a_frame_without_an_end_is_refused_at_the_limit() {
+        let mut splitter = Splitter::new(10);
+        splitter.push(b"data: 5678");
+        assert_eq!(splitter.next_frame(), Ok(None));
+        splitter.push(b"9");
+        assert_eq!(splitter.next_frame(), Err(FrameTooLarge { limit: 10 }));
+    }
+
+    proptest! {
+        /// However the stream is cut into chunks, the same data comes out, and every byte of it once.
+        #[test]
+        fn chunks_change_nothing(
+            stream in "[da:\n\r ]{0,60}",
+            cuts in proptest::collection::vec(0usize..60, 0..6),
+        ) {
+            let (whole, _) = frames(&[stream.as_bytes()]);
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(stream.len())).collect();
+            cuts.extend([0, stream.len()]);
+            cuts.sort_unstable();
+            let chunks: Vec<&[u8]> = cuts.windows(2).map(|cut| &stream.as_bytes()[cut[0]..cut[1]]).collect();
+            let (cut, rest) = frames(&chunks);
+            let all_data = |frames: &[Bytes]| -> Vec<Vec<u8>> {
+                frames.iter().filter_map(|frame| data(frame).map(Cow::into_owned)).collect()
+            };
+            prop_assert_eq!(all_data(&cut), all_data(&whole));
+            let together: Vec<u8> = cut.iter().flatten().chain(&rest).copied().collect();
+            prop_assert_eq!(together, stream.as_bytes());
+        }
+    }
+}

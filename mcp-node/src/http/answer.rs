@@ -1,0 +1,170 @@
+//! What the node answers itself: refusals as JSON-RPC errors with their headers, and hints on what is left.
+
+use axum::{
+    body::Body,
+    http::{
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    },
+    response::Response,
+};
+use mcp_node_core::{Refusal, lease_book::Hint};
+use schemas::{Period, Scope, Timestamp};
+use serde_json::{Value, json, value::RawValue};
+
+use crate::clock;
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const REMAINING: HeaderName = HeaderName::from_static("x-tollbook-remaining");
+/// The revisions that a stdio server is offered to clients as.
+pub const LEGACY_VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
+
+/// A refusal as an HTTP answer; `id` = the request's id as it was written.
+#[must_use]
+pub fn refuse(refusal: &Refusal, id: Option<&str>) -> Response {
+    let now = clock::wall();
+    let status =
+        StatusCode::from_u16(refusal.status()).expect("the contract has HTTP statuses only");
+    let mut response = json(status, error(refusal, id, now));
+    let headers = response.headers_mut();
+    if let Some(ms) = refusal.retry_after_ms(now) {
+        headers.insert(RETRY_AFTER, ms.div_ceil(1_000).into());
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tollbook\""));
+    }
+    if let Some((limit, _, period)) = refusal.limit() {
+        rate_limit(headers, limit.0, 0, period, now);
+    }
+    response
+}
+
+/// A refusal as a JSON-RPC error.
+#[must_use]
+pub fn error(refusal: &Refusal, id: Option<&str>, now: Timestamp) -> Vec<u8> {
+    let id = id.and_then(|id| RawValue::from_string(id.to_owned()).ok());
+    let error =
+        json!({ "code": refusal.code(), "message": refusal.message(), "data": data(refusal, now) });
+    // The id goes back byte for byte, whatever number or text it is.
+    let id = id.as_ref().map_or("null", |id| id.get());
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#).into_bytes()
+}
+
+fn data(refusal: &Refusal, now: Timestamp) -> Value {
+    let mut data = json!({ "reason": refusal.reason() });
+    let mut put = |name: &str, value: Value| data[name] = value;
+    if let Some(ms) = refusal.retry_after_ms(now) {
+        put("retryAfterMs", ms.into());
+    }
+    if let Some((limit, scope, period)) = refusal.limit() {
+        put("limit", limit.0.into());
+        put("remaining", 0.into());
+        put("resetAt", period.to.to_string().into());
+        put("scope", scope_name(scope).into());
+    }
+    match refusal {
+        Refusal::KeyPending(why) | Refusal::KeySuspended(why) if !why.is_empty() => {
+            put("detail", why.as_str().into());
+        }
+        Refusal::RequestTooLarge(most) => put("maxBytes", (*most).into()),
+        Refusal::UnsupportedVersion => put("supported", json!(LEGACY_VERSIONS)),
+        _ => {}
+    }
+    data
+}
+
+fn scope_name(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Tenant(_) => "tenant",
+        Scope::Project(_) => "project",
+        Scope::Key(_) => "key",
+    }
+}
+
+/// Tells a served caller what is left.
+pub fn hint(headers: &mut HeaderMap, hint: Hint) {
+    headers.insert(REMAINING, hint.remaining.into());
+    rate_limit(headers, hint.limit, hint.remaining, hint.period, clock::wall());
+}
+
+/// The fields of draft-ietf-httpapi-ratelimit-headers-11.
+fn rate_limit(headers: &mut HeaderMap, limit: u64, remaining: u64, period: Period, now: Timestamp) {
+    let seconds = |ms: i64| u64::try_from(ms).unwrap_or(0).div_ceil(1_000);
+    let window = seconds(period.to.ms_since(period.from));
+    let reset = seconds(period.to.ms_since(now));
+    let fields = [
+        (RATE_LIMIT_POLICY, format!(r#""tool_calls";q={limit};w={window}"#)),
+        (RATE_LIMIT, format!(r#""tool_calls";r={remaining};t={reset}"#)),
+    ];
+    for (name, value) in fields {
+        headers
+            .insert(name, value.parse().expect("quotes, digits and letters are a header's value"));
+    }
+}
+
+/// An answer of JSON.
+#[must_use]
+pub fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// An answer that is a stream of events.
+#[must_use]
+pub fn events(body: Body) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+}
+
+/// A message as an event of a stream. The message holds no line break.
+#[must_use]
+pub fn event(message: &[u8]) -> Vec<u8> {
+    [b"event: message\ndata: ", message, b"\n\n"].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::{Quantity, TenantId};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn an_exhausted_quota_says_everything_that_a_client_needs() {
+        let period = Period { from: Timestamp(0), to: clock::wall().plus_ms(60_000) };
+        let scope = Scope::Tenant(TenantId(Uuid::nil()));
+        let refusal = Refusal::QuotaExhausted { limit: Quantity(50), scope, period };
+        let response = refuse(&refusal, Some("\"a\\u0062\""));
+        assert_eq!(response.status(), 429);
+        let header = |name| response.headers()[name].to_str().unwrap().to_owned();
+        assert!((59..=60).contains(&header("retry-after").parse::<u64>().unwrap()));
+        assert!(header("ratelimit").starts_with(r#""tool_calls";r=0;t="#));
+        assert!(header("ratelimit-policy").starts_with(r#""tool_calls";q=50;w="#));
+        let text = String::from_utf8(error(&refusal, Some("\"a\\u0062\""), Timestamp(0))).unwrap();
+        assert!(text.starts_with(r#"{"jsonrpc":"2.0","id":"a\u0062","error":{"#), "{text}");
+        let body: Value = serde_json::from_str(&text).unwrap();
+        let data = &body["error"]["data"];
+        assert_eq!(body["error"]["code"], 42_901);
+        assert_eq!((&data["reason"], &data["limit"]), (&json!("quota_exhausted"), &json!(50)));
+        assert_eq!((&data["remaining"], &data["scope"]), (&json!(0), &json!("tenant")));
+        assert_eq!(data["resetAt"], period.to.to_string());
+        assert!(data["retryAfterMs"].as_u64().is_some());
+    }
+
+    #[test]
+    fn a_key_that_is_refused_learns_nothing() {
+        let response = refuse(&Refusal::Unauthorized, None);
+        assert_eq!(response.headers()[WWW_AUTHENTICATE], "Bearer realm=\"tollbook\"");
+        let body: Value =
+            serde_json::from_slice(&error(&Refusal::Unauthorized, None, Timestamp(0))).unwrap();
+        assert_eq!(body["id"], Value::Null);
+        assert_eq!(body["error"]["data"], json!({ "reason": "unauthorized" }));
+    }
+}

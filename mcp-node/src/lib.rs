@@ -1,0 +1,19 @@
+//! The gateway in front of an MCP server: who calls, may they, what does it count for.
+//!
+//! [`node::Node`] is what a process holds: the spool, the publisher, the watchers and the [`Meter`]. The HTTP door
+//! ([`http`]) and the upstreams ([`upstream`]) are one way to use it; an embedding server uses the meter alone.
+//! The decisions are in `mcp-node-core`. Absent on purpose: the ledger's side of a lease, and prices.
+
+pub mod ask;
+pub mod clock;
+pub mod http;
+pub mod keys;
+pub mod meter;
+pub mod node;
+pub mod publish;
+pub mod spool;
+pub mod upstream;
+pub mod watch;
+
+pub use meter::{Call, Meter, Permit};
+pub use node::{Node, NodeSettings};

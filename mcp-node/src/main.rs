@@ -1,0 +1,111 @@
+//! The process `mcp-node`: one node with one door and one server behind it.
+//!
+//! `mcp-node --upstream URL` or `mcp-node -- command args`; everything else has a default or comes from the
+//! environment. It stops in order at SIGTERM and SIGINT, and when it learns that another process is this node.
+
+mod config;
+
+use std::{
+    error::Error,
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use clap::Parser;
+use mcp_node::{
+    Node,
+    http::{Door, Doorway, listen, router},
+    meter::Meter,
+    upstream::{HttpUpstream, StdioUpstream, Upstream},
+};
+use runtime::{health::Health, nats, serve::bind, shutdown, telemetry};
+use tokio_util::sync::CancellationToken;
+
+use self::config::{Behind, Config, Flags};
+
+/// How long answers may take to leave once nothing more is said.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    telemetry::init("mcp-node");
+    match run(Flags::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!(error = &*error, "Cannot go on");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(flags: Flags) -> Result<ExitCode, Box<dyn Error>> {
+    let config = Config::read(flags)?;
+    let stop = shutdown::token()?;
+    let health = Health::default();
+    health.wait_for("node", "starting");
+
+    let door = Doorway::new(OnceLock::new());
+    let routes = router(door.clone()).merge(health.router());
+    let listener = bind(&config.listen).await?;
+    let closing = CancellationToken::new();
+    let mut serving = tokio::spawn(listen(listener, routes, closing.clone()));
+
+    let start = start(&config);
+    let started = tokio::select! {
+        started = start => started?,
+        () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+    };
+    let (node, upstream) = started;
+    let opened =
+        Door { meter: node.meter().clone(), upstream: upstream.clone(), settings: config.door };
+    drop(door.set(opened)); // Set once, here.
+    health.ready("node");
+    let watching = tokio::spawn(watch_health(node.meter().clone(), health.clone()));
+    tracing::info!("Serving");
+
+    let fenced = node.fenced().clone();
+    let code = tokio::select! {
+        () = stop.cancelled() => ExitCode::SUCCESS,
+        () = fenced.cancelled() => ExitCode::FAILURE,
+        ended = &mut serving => return Err(format!("the door has closed: {ended:?}").into()),
+    };
+    watching.abort();
+    health.wait_for("node", "stopping");
+    closing.cancel();
+    upstream.end_streams();
+    node.meter().drain();
+    node.meter().idle(config.drain).await;
+    upstream.stop().await;
+    if tokio::time::timeout(LAST_ANSWERS, serving).await.is_err() {
+        tracing::warn!("Connections were cut that had not ended");
+    }
+    node.stop(LAST_ANSWERS, config.flush).await;
+    tracing::info!("Stopped");
+    Ok(code)
+}
+
+async fn start(config: &Config) -> Result<(Node, Arc<Upstream>), Box<dyn Error>> {
+    let nats = nats::connect(config.nats_url.expose(), "mcp-node").await?;
+    let node = Node::start(&config.node, &nats).await?;
+    let upstream = match &config.behind {
+        Behind::Url(url) => {
+            Upstream::Http(HttpUpstream::new(url.clone(), config.connect_patience, config.upstream))
+        }
+        Behind::Command(command) => {
+            Upstream::Stdio(StdioUpstream::new(command.clone(), config.upstream))
+        }
+    };
+    Ok((node, Arc::new(upstream)))
+}
+
+/// Shows on `/ready` what keeps the node from serving.
+async fn watch_health(meter: Meter, health: Health) {
+    loop {
+        match meter.trouble() {
+            Some(why) => health.wait_for("spool", why),
+            None => health.ready("spool"),
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}

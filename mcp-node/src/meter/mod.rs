@@ -1,0 +1,337 @@
+//! The embeddable middle of the node: who calls, may they, and what came of it. HTTP and MCP are around it.
+//!
+//! ```text
+//! let caller = meter.authenticate(secret)?;           // in memory
+//! let permit = meter.admit(&caller, call).await?;     // takes one unit; waits only for a key's first lease
+//! let answer = upstream(..).await;
+//! permit.settle(outcome, bytes_out)?;                 // recorded on disk; then the answer may go out
+//! ```
+//! Invariants: a call that was answered as a success has been recorded first; a permit settles exactly once, as
+//! cancelled if it is dropped; nothing is admitted that could not be recorded.
+
+mod permit;
+mod refusals;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use mcp_node_core::{Action, Refusal, Take, gate, message::LONGEST_NAME};
+use parking_lot::Mutex;
+use schemas::{KeyId, KeyState, LeaseAnswer, LeaseId, LeaseRefusal, Record};
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use self::permit::Permit;
+use self::refusals::Refusals;
+use crate::{
+    ask::{Asked, Askers},
+    clock::Clock,
+    keys::{Keys, Known},
+    spool::{CannotRecord, Spool},
+};
+
+/// How long a call waits for a lease.
+const LEASE_PATIENCE: Duration = Duration::from_secs(2);
+/// How often leases are looked at.
+const TICK: Duration = Duration::from_millis(200);
+
+/// One call that wants to be admitted.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// The MCP method, `tools/call` where a tool is called.
+    pub method: &'static str,
+    /// The tool's name. Range: at most 512 bytes.
+    pub tool: &'a str,
+    /// Size of the request's body. Unit: bytes.
+    pub bytes_in: u64,
+}
+
+/// A handle to the node's one meter.
+#[derive(Clone)]
+pub struct Meter {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub keys: Keys,
+    pub spool: Arc<Spool>,
+    pub clock: Clock,
+    pub askers: Askers,
+    pub refusals: Refusals,
+    pub in_flight: AtomicU64,
+    pub settled: Notify,
+    ticking: Mutex<Vec<Arc<Known>>>,
+    draining: AtomicBool,
+    /// Raised when the node must stop: its epoch has ended elsewhere, or another process is this node.
+    pub fenced: CancellationToken,
+}
+
+impl Meter {
+    pub(crate) fn new(spool: Arc<Spool>, askers: Askers, fenced: CancellationToken) -> Self {
+        let shared = Shared {
+            keys: Keys::default(),
+            spool,
+            clock: Clock::default(),
+            askers,
+            refusals: Refusals::default(),
+            in_flight: AtomicU64::new(0),
+            settled: Notify::new(),
+            ticking: Mutex::default(),
+            draining: AtomicBool::new(false),
+            fenced,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Finds the key of a secret and checks that it may talk to this node at all.
+    ///
+    /// # Errors
+    /// See [`gate::check_key`]; an unknown key is refused as a revoked one.
+    pub fn authenticate(&self, secret: &str) -> Result<Arc<Known>, Refusal> {
+        let known = self.shared.keys.find(secret).ok_or(Refusal::Unauthorized)?;
+        let state = known.state();
+        match gate::check_key(&state, self.shared.clock.now().wall) {
+            Ok(()) => Ok(known),
+            Err(refusal) => {
+                self.shared.note_refused(&state, "", &refusal);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Admits one call of a tool, or says why not. A refusal is recorded.
+    ///
+    /// In the common case this takes a unit of a lease in memory. A key without a lease waits for one, at most 2 s.
+    ///
+    /// # Errors
+    /// The key's state or list of tools forbids it, its quota is spent, or no lease could be had.
+    pub async fn admit(&self, known: &Arc<Known>, call: Call<'_>) -> Result<Permit, Refusal> {
+        let admitted = self.try_admit(known, call).await;
+        if let Err(refusal) = &admitted {
+            self.shared.note_refused(&known.state(), call.tool, refusal);
+        }
+        admitted
+    }
+
+    async fn try_admit(&self, known: &Arc<Known>, call: Call<'_>) -> Result<Permit, Refusal> {
+        if call.tool.len() > LONGEST_NAME {
+            return Err(Refusal::InvalidParams("The tool's name is too long."));
+        }
+        let mut deadline = None;
+        loop {
+            let changed = known.changed.notified();
+            let state = known.state();
+            let (why, wait) = match self.shared.try_take(known, &state, call)? {
+                Ok(permit) => return Ok(permit),
+                Err(waits) => waits,
+            };
+            let now = Instant::now();
+            let deadline = *deadline.get_or_insert(now + LEASE_PATIENCE);
+            let wake = wait.map_or(deadline, |wait| now + wait);
+            if wake > deadline || now >= deadline {
+                return Err(why);
+            }
+            tokio::select! {
+                () = changed => {}
+                () = tokio::time::sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// What keeps the node from serving calls, in words; `None` = nothing.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let draining = self.shared.draining.load(Ordering::Relaxed);
+        draining.then(|| "stopping".to_owned()).or_else(|| self.shared.spool.trouble())
+    }
+
+    /// Refuses new calls from now on.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether no call is in flight.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.shared.in_flight.load(Ordering::Acquire) == 0
+    }
+
+    /// Waits until no call is in flight, at most `patience`; says whether that is so.
+    pub async fn idle(&self, patience: Duration) -> bool {
+        let idle = async {
+            loop {
+                let settled = self.shared.settled.notified();
+                if self.is_idle() {
+                    return;
+                }
+                settled.await;
+            }
+        };
+        tokio::time::timeout(patience, idle).await.is_ok()
+    }
+
+    /// The last words of a node that has drained: closes all leases and ends the epoch in the spool.
+    ///
+    /// # Errors
+    /// The spool refused; the next start ends this epoch then.
+    pub fn close(&self) -> Result<(), CannotRecord> {
+        self.shared.keys.for_each(|known| {
+            let mut actions = Vec::new();
+            known.book.lock().close_all(&mut actions);
+            self.shared.perform(known, actions);
+        });
+        self.shared.refusals.flush(&self.shared.spool);
+        self.shared.spool.end_epoch(&self.shared.askers.asked())
+    }
+
+    /// Looks after leases and refusals until `stop`.
+    pub(crate) async fn tick(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut count = 0u64;
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.shared.tick_leases();
+            count += 1;
+            if count.is_multiple_of(5) {
+                self.shared.refusals.flush(&self.shared.spool);
+                self.shared.measure();
+            }
+        }
+    }
+}
+
+/// A refusal that may change: why, and after how long to try again (`None` = when something changes).
+type Waits = (Refusal, Option<Duration>);
+
+impl Shared {
+    fn try_take(
+        self: &Arc<Self>,
+        known: &Arc<Known>,
+        state: &Arc<KeyState>,
+        call: Call<'_>,
+    ) -> Result<Result<Permit, Waits>, Refusal> {
+        let now = self.clock.now();
+        gate::check_key(state, now.wall)?;
+        gate::check_tool(state, call.tool)?;
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(Refusal::Draining);
+        }
+        if !self.spool.accepts() {
+            return Err(Refusal::CannotRecord);
+        }
+        let mut actions = Vec::new();
+        let take = known.book.lock().take(now, || LeaseId(Uuid::now_v7()), &mut actions);
+        self.perform(known, actions);
+        match take {
+            Take::Unit(unit) => Ok(Ok(Permit::new(self, known, state, unit, call, now))),
+            Take::Wait => Ok(Err((Refusal::LedgerUnreachable, None))),
+            Take::Refused { why, retry_ms } => {
+                let refusal = Refusal::of_ledger(&why, retry_ms);
+                match why {
+                    LeaseRefusal::UnitsHeld { .. } | LeaseRefusal::KeyNotActive => {
+                        Ok(Err((refusal, Some(Duration::from_millis(retry_ms)))))
+                    }
+                    _ => Err(refusal),
+                }
+            }
+        }
+    }
+
+    /// Carries out what a key's leases ask for.
+    pub(crate) fn perform(self: &Arc<Self>, known: &Arc<Known>, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Ask(ask) => {
+                    self.start_ticking(known);
+                    self.askers.ask(known.state().shard, Asked { ask, known: known.clone() });
+                }
+                Action::Close { lease, spent } => {
+                    let state = known.state();
+                    let closed = Record::LeaseClosed { lease, tenant: state.tenant, spent };
+                    if let Err(error) = self.spool.append(state.shard, &closed) {
+                        // The end of this epoch settles the lease by what the ledger has counted.
+                        tracing::warn!(%lease, %error, "Cannot record that a lease is closed");
+                    }
+                }
+                Action::Stop => {
+                    tracing::error!("The ledger holds this epoch for ended: stopping");
+                    self.fenced.cancel();
+                }
+            }
+        }
+    }
+
+    /// The ledger has answered.
+    pub(crate) fn answered(self: &Arc<Self>, known: &Arc<Known>, answer: LeaseAnswer) {
+        let (now, mut actions) = (self.clock.now(), Vec::new());
+        match answer {
+            LeaseAnswer::Granted(lease) => known.book.lock().granted(now, &lease, &mut actions),
+            LeaseAnswer::Refused { lease, why } => {
+                known.book.lock().refused(now, lease, why, &mut actions);
+            }
+        }
+        self.perform(known, actions);
+        known.changed.notify_waiters();
+    }
+
+    /// The ledger wants back what this key can spare here.
+    pub(crate) fn recall(self: &Arc<Self>, key: KeyId) {
+        let now = self.clock.now();
+        for known in self.keys.of(key) {
+            let mut actions = Vec::new();
+            known.book.lock().recalled(now, &mut actions);
+            self.perform(&known, actions);
+        }
+    }
+
+    fn start_ticking(&self, known: &Arc<Known>) {
+        if !std::mem::replace(&mut *known.ticking.lock(), true) {
+            self.ticking.lock().push(known.clone());
+        }
+    }
+
+    fn tick_leases(self: &Arc<Self>) {
+        let now = self.clock.now();
+        let looked_after: Vec<Arc<Known>> = std::mem::take(&mut *self.ticking.lock());
+        let kept = looked_after.into_iter().filter(|known| {
+            let mut actions = Vec::new();
+            let mut ticking = known.ticking.lock();
+            {
+                let mut book = known.book.lock();
+                book.tick(now, &mut actions);
+                // An ask that comes now finds `false` and puts the key back.
+                *ticking = !book.is_idle();
+            }
+            let keep = *ticking;
+            drop(ticking);
+            self.perform(known, actions);
+            keep
+        });
+        let kept: Vec<Arc<Known>> = kept.collect();
+        self.ticking.lock().extend(kept);
+    }
+
+    pub(crate) fn note_refused(&self, state: &Arc<KeyState>, tool: &str, refusal: &Refusal) {
+        metrics::counter!("mcp_refused_total", "reason" => refusal.reason()).increment(1);
+        if let Some(reason) = refusal.recorded_as() {
+            self.refusals.note(state, tool, reason);
+        }
+    }
+
+    fn measure(&self) {
+        metrics::gauge!("mcp_keys").set(self.keys.len() as f64);
+        metrics::gauge!("mcp_calls_in_flight").set(self.in_flight.load(Ordering::Relaxed) as f64);
+        metrics::gauge!("mcp_spool_bytes").set(self.spool.bytes() as f64);
+        metrics::gauge!("mcp_keys_with_leases").set(self.ticking.lock().len() as f64);
+    }
+}

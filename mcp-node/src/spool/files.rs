@@ -1,0 +1,253 @@
+//! The segments of one start and the counts over them: what the spool's lock guards.
+//!
+//! Invariants: records are written one behind the other, each with the next position of its epoch and shard; only
+//! the last segment is written to; a segment goes when the ledger has counted all of it, the oldest first.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use mcp_node_core::spool_format::{self, Frame, Position};
+use schemas::{Epoch, Shard, Watermark};
+
+use super::{
+    EPOCH_ENDED, Folder, SpoolError, SpoolLimits,
+    recover::Recovered,
+    segment::{Highest, Segment, Tail, Tails},
+};
+
+/// A place in the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub segment: u64,
+    pub at: u64,
+}
+
+/// One segment and what it holds of each shard.
+pub(super) struct Kept {
+    pub segment: Arc<Segment>,
+    pub bytes: u64,
+    highest: Highest,
+}
+
+/// What is known of one shard.
+#[derive(Default)]
+pub(super) struct ShardState {
+    pub appended: Position,
+    /// What the log is known to have.
+    pub confirmed: Position,
+    /// Where the first record lies that the reader has not seen; set when it had seen all.
+    pub unread: Option<Place>,
+    watermark: Watermark,
+}
+
+/// All segments.
+pub(super) struct Files {
+    folder: PathBuf,
+    limits: SpoolLimits,
+    epoch: Epoch,
+    kept: VecDeque<Kept>,
+    tails: Tails,
+    pub shards: Vec<ShardState>,
+    frame: Vec<u8>,
+    /// All segments together. Unit: bytes.
+    pub bytes: u64,
+}
+
+/// Why a record was not written.
+pub(super) enum WriteError {
+    /// It cannot be written; the next one may.
+    Refused(&'static str),
+    /// The disk refused: nothing more can be written.
+    Broken(SpoolError),
+}
+
+impl Files {
+    /// What was recovered, and a new segment for a new epoch.
+    pub fn begin(
+        folder: &Folder,
+        limits: SpoolLimits,
+        epoch: Epoch,
+        recovered: Recovered,
+        shards: u16,
+    ) -> Result<Self, SpoolError> {
+        let states = (0..shards).map(|shard| {
+            let (appended, on_file) = recovered.last_of(shard);
+            let oldest = recovered.segments.first().filter(|_| on_file);
+            let unread = oldest.map(|found| Place { segment: found.segment.index, at: 0 });
+            ShardState { appended, unread, ..ShardState::default() }
+        });
+        let shards = states.collect();
+        let index = recovered.segments.last().map_or(1, |found| found.segment.index + 1);
+        let kept = recovered.segments.into_iter().map(|found| Kept {
+            segment: Arc::new(found.segment),
+            bytes: found.bytes,
+            highest: found.highest,
+        });
+        let kept: VecDeque<Kept> = kept.collect();
+        let mut tails = recovered.tails;
+        tails.insert(epoch.0, BTreeMap::new());
+        let (folder, frame) = (folder.segments(), Vec::new());
+        let bytes = kept.iter().map(|kept| kept.bytes).sum();
+        let mut files = Self { folder, limits, epoch, kept, tails, shards, frame, bytes };
+        files.add_segment(index)?;
+        Ok(files)
+    }
+
+    /// Every epoch and shard before this start that nobody has ended.
+    pub fn not_ended(&self) -> Vec<(Epoch, Shard)> {
+        let all = 0..u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
+        let old = self.tails.range(..self.epoch.0);
+        let open = old.flat_map(|(epoch, tails)| {
+            let ended = |shard: &u16| tails.get(shard).is_some_and(|tail| tail.ended);
+            all.clone()
+                .filter(move |shard| !ended(shard))
+                .map(|shard| (Epoch(*epoch), Shard(shard)))
+        });
+        open.collect()
+    }
+
+    /// The shards in which anything was recorded in this epoch.
+    pub fn used_shards(&self) -> Vec<Shard> {
+        self.tails
+            .get(&self.epoch.0)
+            .into_iter()
+            .flat_map(BTreeMap::keys)
+            .copied()
+            .map(Shard)
+            .collect()
+    }
+
+    /// Writes a record at the next position; returns the segment that needs a sync now.
+    pub fn write(
+        &mut self,
+        epoch: Epoch,
+        shard: Shard,
+        payload: &[u8],
+    ) -> Result<Arc<Segment>, WriteError> {
+        if usize::from(shard.0) >= self.shards.len() {
+            return Err(WriteError::Refused("there is no such shard"));
+        }
+        let tail = self.tails.get(&epoch.0).and_then(|tails| tails.get(&shard.0)).copied();
+        let Tail { seq: last, ended } = tail.unwrap_or_default();
+        if ended {
+            return Err(WriteError::Refused("the epoch has ended"));
+        }
+        let seq = last + 1;
+        self.frame.clear();
+        spool_format::encode(Frame { epoch, shard, seq, payload }, &mut self.frame)
+            .map_err(|_| WriteError::Refused("the record is empty or too large"))?;
+        let (place, segment) = self.write_frame(epoch, shard, seq).map_err(WriteError::Broken)?;
+        let ended = payload == EPOCH_ENDED;
+        self.tails.entry(epoch.0).or_default().insert(shard.0, Tail { seq, ended });
+        let state = &mut self.shards[usize::from(shard.0)];
+        state.appended = Position { epoch: epoch.0, seq };
+        state.unread.get_or_insert(place);
+        Ok(segment)
+    }
+
+    fn write_frame(
+        &mut self,
+        epoch: Epoch,
+        shard: Shard,
+        seq: u64,
+    ) -> Result<(Place, Arc<Segment>), SpoolError> {
+        let size = self.frame.len() as u64;
+        let active = self.active();
+        if active.bytes + size > self.limits.segment_bytes && !active.highest.is_empty() {
+            self.begin_segment()?;
+        }
+        let active = self.kept.back_mut().expect("there is always an active segment");
+        let (at, segment) = (active.bytes, active.segment.clone());
+        segment.file.write_all_at(&self.frame, at).map_err(|e| SpoolError::io(&segment.path, e))?;
+        active.bytes += size;
+        active.highest.insert((epoch.0, shard.0), seq);
+        self.bytes += size;
+        Ok((Place { segment: segment.index, at }, segment))
+    }
+
+    fn active(&self) -> &Kept {
+        self.kept.back().expect("there is always an active segment")
+    }
+
+    fn begin_segment(&mut self) -> Result<(), SpoolError> {
+        let full = self.active().segment.clone();
+        // Durable before the next begins: so only the last segment can ever be torn.
+        full.file.sync_data().map_err(|e| SpoolError::io(&full.path, e))?;
+        let (shards, current) = (&self.shards, self.epoch.0);
+        self.tails.retain(|epoch, tails| *epoch == current || !is_over(*epoch, tails, shards));
+        self.add_segment(full.index + 1)
+    }
+
+    fn add_segment(&mut self, index: u64) -> Result<(), SpoolError> {
+        let (segment, bytes) = Segment::create(&self.folder, index, &self.tails)?;
+        self.kept.push_back(Kept { segment: Arc::new(segment), bytes, highest: Highest::new() });
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// The ledger has counted this far: deletes the segments that hold nothing beyond.
+    pub fn release(&mut self, shard: Shard, watermark: Watermark) {
+        let Some(state) = self.shards.get_mut(usize::from(shard.0)) else { return };
+        if watermark.as_of < state.watermark.as_of {
+            return;
+        }
+        state.watermark = watermark;
+        while self.kept.len() > 1 && is_counted(&self.kept[0].highest, &self.shards) {
+            let Some(kept) = self.kept.pop_front() else { return };
+            self.bytes -= kept.bytes;
+            if let Err(error) = std::fs::remove_file(&kept.segment.path) {
+                // It will be read again at the next start; positions make that harmless.
+                let path = kept.segment.path.display();
+                tracing::warn!(%error, %path, "Cannot delete a segment");
+            }
+        }
+    }
+
+    /// The place of the oldest record.
+    pub fn oldest(&self) -> Option<Place> {
+        self.kept.front().map(|kept| Place { segment: kept.segment.index, at: 0 })
+    }
+
+    /// Where the last record ends.
+    pub fn end(&self) -> Place {
+        let active = self.active();
+        Place { segment: active.segment.index, at: active.bytes }
+    }
+
+    /// The segment `index`, or the first kept one after it, with where it ends, and whether another follows.
+    pub fn segment_from(&self, index: u64) -> Option<(Arc<Segment>, u64, bool)> {
+        let kept = self.kept.iter().find(|kept| kept.segment.index >= index)?;
+        let later = self.active().segment.index > kept.segment.index;
+        Some((kept.segment.clone(), kept.bytes, later))
+    }
+
+    #[cfg(test)]
+    pub fn active_mut(&mut self) -> &mut Kept {
+        self.kept.back_mut().expect("there is always an active segment")
+    }
+}
+
+/// Whether the ledger has counted every record of a segment.
+fn is_counted(highest: &Highest, shards: &[ShardState]) -> bool {
+    highest.iter().all(|((epoch, shard), seq)| {
+        shards.get(usize::from(*shard)).is_some_and(|state| {
+            let mark = state.watermark.epochs.get(&Epoch(*epoch));
+            mark.is_some_and(|mark| mark >= seq) || has_ended(*epoch, state)
+        })
+    })
+}
+
+/// Whether an epoch has ended in every shard and the ledger knows.
+fn is_over(epoch: u64, tails: &BTreeMap<u16, Tail>, shards: &[ShardState]) -> bool {
+    let known =
+        |shard: &u16| shards.get(usize::from(*shard)).is_some_and(|state| has_ended(epoch, state));
+    tails.values().all(|tail| tail.ended) && tails.keys().all(known)
+}
+
+fn has_ended(epoch: u64, state: &ShardState) -> bool {
+    state.watermark.ended.is_some_and(|ended| ended.0 >= epoch)
+}

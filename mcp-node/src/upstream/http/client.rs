@@ -1,0 +1,83 @@
+//! The client's end of a call that is followed by a task: first the head of its answer, then frames.
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use futures::stream;
+use mcp_node_core::lease_book::Hint;
+use tokio::sync::{mpsc, oneshot};
+
+use super::FRAMES;
+use crate::http::answer;
+
+/// A client, as long as it listens.
+pub struct Client {
+    head: Option<oneshot::Sender<Response>>,
+    frames: Option<mpsc::Sender<Bytes>>,
+    hint: Option<Hint>,
+}
+
+impl Client {
+    pub fn new(hint: Option<Hint>) -> (Self, oneshot::Receiver<Response>) {
+        let (head, response) = oneshot::channel();
+        (Self { head: Some(head), frames: None, hint }, response)
+    }
+
+    /// Answers whole, if nothing was answered yet.
+    pub fn respond(&mut self, mut response: Response) {
+        if let Some(hint) = self.hint.filter(|_| response.status().is_success()) {
+            answer::hint(response.headers_mut(), hint);
+        }
+        if let Some(head) = self.head.take() {
+            drop(head.send(response)); // Given back only when the client is gone.
+        }
+    }
+
+    /// Answers with a head; frames follow.
+    pub fn begin(&mut self, head: Response<()>) {
+        let (sender, frames) = mpsc::channel(FRAMES);
+        let (parts, ()) = head.into_parts();
+        self.frames = Some(sender);
+        self.respond(Response::from_parts(parts, body(frames)));
+    }
+
+    /// Sends a frame, waiting until the client takes it; a client that is gone gets nothing.
+    pub async fn send(&mut self, frame: Bytes) {
+        if let Some(frames) = &self.frames
+            && !frame.is_empty()
+            && frames.send(frame).await.is_err()
+        {
+            self.frames = None;
+        }
+    }
+
+    /// Whether it went away before all was said.
+    pub fn is_gone(&self) -> bool {
+        match (&self.head, &self.frames) {
+            (Some(head), _) => head.is_closed(),
+            (None, Some(frames)) => frames.is_closed(),
+            (None, None) => true,
+        }
+    }
+
+    /// Returns when it went away.
+    pub async fn gone(&mut self) {
+        match (&mut self.head, &self.frames) {
+            (Some(head), _) => head.closed().await,
+            (None, Some(frames)) => frames.closed().await,
+            (None, None) => {}
+        }
+    }
+
+    /// Says nothing more.
+    pub fn end(&mut self) {
+        self.frames = None;
+    }
+}
+
+/// A body of the frames that are sent; it ends with the sender.
+pub fn body(frames: mpsc::Receiver<Bytes>) -> Body {
+    Body::from_stream(stream::unfold(frames, |mut frames| async {
+        let frame = frames.recv().await?;
+        Some((Ok::<_, std::convert::Infallible>(frame), frames))
+    }))
+}

@@ -1,0 +1,87 @@
+//! Which headers go on and come back: those that the protocol names, and nothing else.
+//!
+//! A list of what may pass, not of what may not: the client's key, its cookies and whatever else it sends stay here.
+
+use axum::http::{HeaderMap, HeaderName, header};
+
+/// Passed on to the server. `mcp-*` is passed on besides.
+const ON: [HeaderName; 9] = [
+    header::ACCEPT,
+    header::ACCEPT_LANGUAGE,
+    header::CONTENT_TYPE,
+    header::USER_AGENT,
+    HeaderName::from_static("last-event-id"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static("baggage"),
+    HeaderName::from_static("idempotency-key"),
+];
+
+/// Passed back to the client. `mcp-*` is passed back besides.
+const BACK: [HeaderName; 6] = [
+    header::CONTENT_TYPE,
+    header::CACHE_CONTROL,
+    header::ALLOW,
+    header::RETRY_AFTER,
+    header::CONTENT_LANGUAGE,
+    HeaderName::from_static("x-accel-buffering"),
+];
+
+/// Copies what the server may see.
+pub fn copy_on(from: &HeaderMap, to: &mut HeaderMap) {
+    copy(from, to, &ON);
+}
+
+/// Copies what the client may see. The body's length is not among it: it is that of the body that goes out.
+pub fn copy_back(from: &HeaderMap, to: &mut HeaderMap) {
+    copy(from, to, &BACK);
+}
+
+fn copy(from: &HeaderMap, to: &mut HeaderMap, listed: &[HeaderName]) {
+    let passes = |name: &HeaderName| listed.contains(name) || name.as_str().starts_with("mcp-");
+    for name in from.keys().filter(|name| passes(name)) {
+        to.remove(name);
+        for value in from.get_all(name) {
+            to.append(name, value.clone());
+        }
+    }
+}
+
+/// The media type, without its parameters; empty = there is none.
+#[must_use]
+pub fn content_type(headers: &HeaderMap) -> String {
+    let text =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_and_all_that_is_unknown_stays_here() {
+        let pairs = [
+            ("authorization", "Bearer tb_secret"),
+            ("x-api-key", "tb_secret"),
+            ("cookie", "a=b"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("host", "node"),
+            ("connection", "keep-alive"),
+            ("content-length", "3"),
+            ("transfer-encoding", "chunked"),
+            ("mcp-session-id", "s"),
+            ("mcp-param-x", "1"),
+            ("last-event-id", "7"),
+            ("accept", "application/json"),
+        ];
+        let pair = |(name, value): (&'static str, &'static str)| {
+            (HeaderName::from_static(name), value.parse().unwrap())
+        };
+        let (from, mut to) = (pairs.into_iter().map(pair).collect(), HeaderMap::new());
+        copy_on(&from, &mut to);
+        let mut names: Vec<&str> = to.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["accept", "last-event-id", "mcp-param-x", "mcp-session-id"]);
+    }
+}

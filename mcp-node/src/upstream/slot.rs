@@ -1,0 +1,70 @@
+//! One admitted call while its answer is on the way.
+//!
+//! The answer of a resumed stream can come another way than the one that the call went: whoever sees it first
+//! settles, under the lock, so nobody forwards an answer before it is recorded, and nobody records it twice.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mcp_node_core::billable;
+use mcp_node_core::message::Answer;
+use parking_lot::Mutex;
+use schemas::Outcome;
+use tokio::sync::Notify;
+
+use crate::{meter::Permit, spool::CannotRecord};
+
+enum State {
+    Open(Permit),
+    Settled(Result<(), CannotRecord>),
+}
+
+/// A call that is settled once.
+pub struct Slot {
+    state: Mutex<Option<State>>,
+    /// The client has said that it does not want the answer any more.
+    cancelled: AtomicBool,
+    /// It was settled, or cancelled.
+    pub changed: Notify,
+}
+
+impl Slot {
+    pub fn new(permit: Permit) -> Self {
+        let state = Mutex::new(Some(State::Open(permit)));
+        Self { state, cancelled: AtomicBool::new(false), changed: Notify::new() }
+    }
+
+    /// Records the outcome, unless it was recorded before.
+    ///
+    /// # Errors
+    /// It could not be recorded, now or before: the answer must not be delivered.
+    pub fn settle(&self, outcome: Outcome, bytes_out: u64) -> Result<(), CannotRecord> {
+        let mut state = self.state.lock();
+        let result = match state.take() {
+            Some(State::Open(permit)) => permit.settle(outcome, bytes_out),
+            Some(State::Settled(result)) => result,
+            None => Ok(()),
+        };
+        *state = Some(State::Settled(result.clone()));
+        drop(state);
+        self.changed.notify_waiters();
+        result
+    }
+
+    /// As [`Slot::settle`], by what the answer says.
+    pub fn settle_by(&self, answer: Answer<'_>, bytes_out: usize) -> Result<(), CannotRecord> {
+        self.settle(billable::outcome(answer), bytes_out as u64)
+    }
+
+    pub fn is_settled(&self) -> bool {
+        !matches!(*self.state.lock(), Some(State::Open(_)))
+    }
+
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        self.changed.notify_waiters();
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}

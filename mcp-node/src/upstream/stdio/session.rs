@@ -1,0 +1,272 @@
+//! One session: one child, the requests that wait for it, and where its own messages go.
+//!
+//! Invariants: an answer leaves only after its call was recorded; a message of the server goes to one stream, once:
+//! to the newest request that can take it, else to the session's own stream, else it waits (bounded) for one.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use mcp_node_core::{
+    Refusal, billable,
+    message::{Answer, IdKey, Message, read},
+};
+use parking_lot::Mutex;
+use schemas::{KeyId, Outcome};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{http::RequestId, meter::Permit, upstream::ID_IN_USE};
+
+/// Messages of a server that wait for a stream. The oldest go first when there are more.
+const MOST_WAITING: usize = 256;
+/// Messages on their way to one stream before the server is read no further.
+pub const QUEUE: usize = 64;
+
+/// What a waiting request is sent.
+#[derive(Debug)]
+pub enum Piece {
+    /// A message of the server on the way to the answer.
+    Message(Bytes),
+    /// The answer, and whether it is an error. Nothing follows.
+    Answer(Bytes, bool),
+    /// There will be no answer.
+    Refused(Refusal),
+}
+
+/// A request that waits for its answer.
+struct Waiting {
+    number: u64,
+    raw_id: String,
+    to: mpsc::Sender<Piece>,
+    takes_messages: bool,
+    permit: Option<Permit>,
+    deadline: Instant,
+}
+
+#[derive(Default)]
+struct Routes {
+    next: u64,
+    waiting: HashMap<IdKey, Waiting>,
+    stream: Option<mpsc::Sender<Bytes>>,
+    backlog: VecDeque<Bytes>,
+    used: Option<Instant>,
+}
+
+/// One session.
+pub struct Session {
+    pub id: String,
+    pub key: KeyId,
+    /// Lines to the child.
+    input: mpsc::Sender<Bytes>,
+    routes: Mutex<Routes>,
+    /// Raised when the session is over.
+    pub end: CancellationToken,
+}
+
+impl Session {
+    pub fn new(
+        id: String,
+        key: KeyId,
+        input: mpsc::Sender<Bytes>,
+        end: CancellationToken,
+    ) -> Arc<Self> {
+        let routes = Mutex::new(Routes { used: Some(Instant::now()), ..Routes::default() });
+        Arc::new(Self { id, key, input, routes, end })
+    }
+
+    /// Sends a message to the child. A line break in it can only stand between its parts, and becomes a space.
+    ///
+    /// # Errors
+    /// The child is gone.
+    pub async fn write(&self, message: &[u8]) -> Result<(), Refusal> {
+        let mut line: Vec<u8> = message
+            .iter()
+            .map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte })
+            .collect();
+        line.push(b'\n');
+        self.routes.lock().used = Some(Instant::now());
+        self.input.send(line.into()).await.map_err(|_| Refusal::UpstreamUnreachable)
+    }
+
+    /// Whether a request with this id may be sent.
+    ///
+    /// # Errors
+    /// One with this id is running.
+    pub fn check_free(&self, id: &IdKey) -> Result<(), Refusal> {
+        let running = self.routes.lock().waiting.contains_key(id);
+        if running { Err(ID_IN_USE) } else { Ok(()) }
+    }
+
+    /// Sends a request and returns where its pieces arrive.
+    ///
+    /// # Errors
+    /// A request with this id is running, or the child is gone.
+    pub async fn request(
+        &self,
+        id: &RequestId,
+        message: &[u8],
+        permit: Option<Permit>,
+        takes_messages: bool,
+        deadline: Instant,
+    ) -> Result<mpsc::Receiver<Piece>, Refusal> {
+        let (to, pieces) = mpsc::channel(QUEUE);
+        {
+            let mut routes = self.routes.lock();
+            if routes.waiting.contains_key(&id.key) {
+                return Err(ID_IN_USE);
+            }
+            routes.next += 1;
+            let (number, raw_id) = (routes.next, id.raw.clone());
+            let waiting = Waiting { number, raw_id, to, takes_messages, permit, deadline };
+            routes.waiting.insert(id.key.clone(), waiting);
+        }
+        if self.end.is_cancelled() {
+            self.fail_all(); // It ended before it could see this request.
+        }
+        if let Err(refusal) = self.write(message).await {
+            self.fail(&id.key, Outcome::UpstreamError, &refusal);
+        }
+        Ok(pieces)
+    }
+
+    /// The client does not want an answer any more; the child has been told.
+    pub fn cancel(&self, id: &IdKey) {
+        self.fail(id, Outcome::Cancelled, &Refusal::UpstreamUnreachable);
+    }
+
+    fn fail(&self, id: &IdKey, outcome: Outcome, refusal: &Refusal) {
+        let waiting = self.routes.lock().waiting.remove(id);
+        if let Some(waiting) = waiting {
+            let refusal =
+                settle(waiting.permit, outcome, 0).err().unwrap_or_else(|| refusal.clone());
+            // Nobody may be listening; who does not read learns it from the closed channel.
+            drop(waiting.to.try_send(Piece::Refused(refusal)));
+        }
+    }
+
+    /// Takes one line of the child.
+    pub async fn take_line(&self, line: Bytes) {
+        match read(&line) {
+            Ok(Message::Answer { id: Some(id), answer }) => {
+                self.take_answer(&id.key(), answer, line.clone()).await;
+            }
+            Ok(Message::Answer { id: None, .. }) => {
+                tracing::warn!("A server answered a request that it could not read");
+            }
+            Ok(Message::Request { .. } | Message::Notification { .. }) => {
+                self.route(line.clone()).await;
+            }
+            Err(refusal) => {
+                metrics::counter!("mcp_stdio_lines_unreadable_total").increment(1);
+                tracing::debug!(
+                    reason = refusal.reason(),
+                    "A server wrote a line that is no message"
+                );
+            }
+        }
+    }
+
+    async fn take_answer(&self, id: &IdKey, answer: Answer<'_>, line: Bytes) {
+        let waiting = self.routes.lock().waiting.remove(id);
+        let Some(waiting) = waiting else {
+            tracing::debug!("An answer came that nobody waits for");
+            return;
+        };
+        let settled = settle(waiting.permit, billable::outcome(answer), line.len());
+        let piece = match settled {
+            Ok(()) => Piece::Answer(line, answer == Answer::Error),
+            Err(refusal) => Piece::Refused(refusal),
+        };
+        drop(waiting.to.send(piece).await); // A client that went away is counted all the same.
+    }
+
+    /// Finds a stream for a message of the server.
+    async fn route(&self, mut message: Bytes) {
+        loop {
+            let (request, stream) = self.target();
+            message = if let Some(request) = request {
+                match request.send(Piece::Message(message)).await {
+                    Ok(()) => return,
+                    Err(mpsc::error::SendError(Piece::Message(message))) => message,
+                    Err(_) => return,
+                }
+            } else if let Some(stream) = stream {
+                match stream.send(message).await {
+                    Ok(()) => return,
+                    Err(mpsc::error::SendError(message)) => message,
+                }
+            } else {
+                return self.keep(message);
+            };
+        }
+    }
+
+    fn target(&self) -> (Option<mpsc::Sender<Piece>>, Option<mpsc::Sender<Bytes>>) {
+        let routes = self.routes.lock();
+        let open = |waiting: &&Waiting| waiting.takes_messages && !waiting.to.is_closed();
+        let newest = routes.waiting.values().filter(open).max_by_key(|waiting| waiting.number);
+        let stream = routes.stream.as_ref().filter(|stream| !stream.is_closed());
+        (newest.map(|waiting| waiting.to.clone()), stream.cloned())
+    }
+
+    fn keep(&self, message: Bytes) {
+        let mut routes = self.routes.lock();
+        if routes.backlog.len() == MOST_WAITING {
+            routes.backlog.pop_front();
+            metrics::counter!("mcp_stdio_messages_dropped_total").increment(1);
+            tracing::warn!("A message of a server was dropped: no stream is open for it");
+        }
+        routes.backlog.push_back(message);
+    }
+
+    /// Opens the session's own stream, in the place of one before, and returns what has waited for it.
+    pub fn open_stream(&self) -> (Vec<Bytes>, mpsc::Receiver<Bytes>) {
+        let (sender, messages) = mpsc::channel(QUEUE);
+        let mut routes = self.routes.lock();
+        routes.stream = Some(sender);
+        routes.used = Some(Instant::now());
+        (routes.backlog.drain(..).collect(), messages)
+    }
+
+    /// Ends requests that have waited too long; says whether the session has been idle for `idle`.
+    pub fn sweep(&self, now: Instant, idle: std::time::Duration) -> bool {
+        let late: Vec<(IdKey, String)> = {
+            let routes = self.routes.lock();
+            let late = routes.waiting.iter().filter(|(_, waiting)| waiting.deadline <= now);
+            late.map(|(id, waiting)| (id.clone(), waiting.raw_id.clone())).collect()
+        };
+        for (id, raw_id) in late {
+            self.fail(&id, Outcome::Timeout, &Refusal::UpstreamTimeout);
+            let cancelled = format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{raw_id}}}}}"#
+            );
+            // A child that does not read its input must not hold up the others.
+            drop(self.input.try_send(format!("{cancelled}\n").into()));
+        }
+        let mut routes = self.routes.lock();
+        let streaming = routes.stream.as_ref().is_some_and(|stream| !stream.is_closed());
+        if streaming || !routes.waiting.is_empty() {
+            routes.used = Some(now);
+        }
+        routes.used.is_some_and(|used| now.duration_since(used) >= idle)
+    }
+
+    /// The child is gone: so is every answer.
+    pub fn fail_all(&self) {
+        let all = std::mem::take(&mut self.routes.lock().waiting);
+        for waiting in all.into_values() {
+            let settled = settle(waiting.permit, Outcome::UpstreamError, 0);
+            let refusal = settled.err().unwrap_or(Refusal::UpstreamUnreachable);
+            drop(waiting.to.try_send(Piece::Refused(refusal))); // The closed channel says the same.
+        }
+        self.routes.lock().stream = None;
+    }
+}
+
+fn settle(permit: Option<Permit>, outcome: Outcome, bytes: usize) -> Result<(), Refusal> {
+    let Some(permit) = permit else { return Ok(()) };
+    permit.settle(outcome, bytes as u64).map_err(|_| Refusal::CannotRecord)
+}

@@ -1,0 +1,88 @@
+//! Messages of a session as events of an HTTP answer.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{StatusCode, header::ACCEPT},
+    response::Response,
+};
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use mcp_node_core::Refusal;
+
+use super::session::Piece;
+use crate::{
+    clock,
+    http::{Inbound, RequestId, answer},
+};
+
+/// How often a quiet stream shows that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// A session's own stream: what has waited for it, then what comes, until `end`.
+pub fn own_stream(
+    waited: Vec<Bytes>,
+    messages: mpsc::Receiver<Bytes>,
+    end: CancellationToken,
+) -> Response {
+    let waited = stream::iter(waited.into_iter().map(Some));
+    let frames = waited.chain(stream::unfold(messages, next_or_keep_alive));
+    let frames = frames.take_until(end.cancelled_owned()).map(|message| {
+        let frame = message.map(|message| answer::event(&message).into());
+        Ok::<_, Infallible>(frame.unwrap_or(Bytes::from_static(b": \n\n")))
+    });
+    answer::events(Body::from_stream(frames))
+}
+
+/// The pieces of an answer: JSON if the answer comes first, else a stream. Also says whether the request was (or may
+/// yet be) answered with a result.
+pub async fn answered(id: &RequestId, mut pieces: mpsc::Receiver<Piece>) -> (Response, bool) {
+    let first = match pieces.recv().await {
+        Some(Piece::Answer(line, error)) => return (answer::json(StatusCode::OK, line), !error),
+        Some(Piece::Refused(refusal)) => return (answer::refuse(&refusal, Some(&id.raw)), false),
+        None => return (answer::refuse(&Refusal::UpstreamUnreachable, Some(&id.raw)), false),
+        Some(first) => first,
+    };
+    let raw_id = id.raw.clone();
+    let rest = stream::unfold(Some(pieces), |pieces| async {
+        let mut pieces = pieces?;
+        let piece = pieces.recv().await?;
+        let more = matches!(piece, Piece::Message(_));
+        Some((piece, more.then_some(pieces)))
+    });
+    let pieces = stream::once(async { first }).chain(rest);
+    let frames = pieces.map(move |piece| Ok::<_, Infallible>(frame(piece, &raw_id)));
+    (answer::events(Body::from_stream(frames)), true)
+}
+
+fn frame(piece: Piece, raw_id: &str) -> Bytes {
+    match piece {
+        Piece::Message(line) | Piece::Answer(line, _) => answer::event(&line).into(),
+        Piece::Refused(refusal) => {
+            answer::event(&answer::error(&refusal, Some(raw_id), clock::wall())).into()
+        }
+    }
+}
+
+/// Whether the client can take a stream for an answer.
+pub fn takes_events(inbound: &Inbound) -> bool {
+    let accepts = inbound.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepts.flat_map(|value| value.split(',')).any(|kind| {
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("text/event-stream")
+    })
+}
+
+/// The next message, or `None` in time to show that the stream lives.
+async fn next_or_keep_alive(
+    mut messages: mpsc::Receiver<Bytes>,
+) -> Option<(Option<Bytes>, mpsc::Receiver<Bytes>)> {
+    match tokio::time::timeout(KEEP_ALIVE, messages.recv()).await {
+        Ok(message) => message.map(|message| (Some(message), messages)),
+        Err(_) => Some((None, messages)),
+    }
+}

@@ -1,0 +1,15 @@
+//! The node against real parts: NATS, MCP servers over HTTP and stdio, and a small ledger that grants by the rules.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::needless_pass_by_value, reason = "a test reads better without `&json!`")]
+
+mod calls;
+mod door;
+mod http_server;
+mod ledger;
+mod process;
+mod publish;
+mod quota;
+mod rig;
+mod server;
+mod stdio_server;

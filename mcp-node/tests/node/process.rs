@@ -1,0 +1,206 @@
+//! The process itself: from the command line to its end, in order and by force.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use http::Method;
+use schemas::Record;
+use serde_json::{Value, json};
+use stack::McpTools;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use crate::{
+    rig::{Caller, SECRET, World, messages, until},
+    server::Server,
+};
+
+/// A running `mcp-node`.
+struct Process {
+    child: Child,
+    url: String,
+}
+
+impl Process {
+    /// Starts it in the world's spool folder; `args` come last.
+    async fn start(world: &World, args: &[&str]) -> Self {
+        let spool = world.folder.path().join("spool");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-node"));
+        command.args(["--listen", "127.0.0.1:0"]).args(args).kill_on_drop(true);
+        command.env("MCP_NATS_URL", world.server.url()).env("MCP_SPOOL_DIR", spool);
+        command.env("NO_COLOR", "1").env("RUST_LOG", "info").stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut url = None;
+        while let Some(line) = lines.next_line().await.unwrap() {
+            eprintln!("node: {line}");
+            if let Some(address) = line.split("address=").nth(1) {
+                let address = address.split_whitespace().next().unwrap();
+                url = Some(format!("http://{address}/mcp"));
+            }
+            if line.contains("Serving") {
+                break;
+            }
+        }
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                eprintln!("node: {line}");
+            }
+        });
+        Self { child, url: url.expect("it said where it listens") }
+    }
+
+    fn caller(&self, secret: &str) -> Caller {
+        Caller::new(&self.url, secret)
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Ends it with SIGTERM and returns its exit code.
+    async fn stop(mut self) -> Option<i32> {
+        self.signal(rustix::process::Signal::TERM);
+        let status = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await;
+        status.expect("it stops").unwrap().code()
+    }
+
+    async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
+
+/// Waits until the node knows the key.
+async fn known(caller: &Caller) {
+    for _ in 0..500 {
+        if caller.post(r#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#).await.status() != 401 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the key is not known");
+}
+
+fn runs(pid: u64) -> bool {
+    // A process that ended and was not yet waited for by its new parent does not run.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_and_stops_lose_no_call_and_double_none() {
+    let (world, server) = (World::start().await, Server::start().await);
+    let key = world.ledger.key(SECRET, Some(1_000)).await;
+    let mut served = 0;
+    for round in 0..4u64 {
+        let process = Process::start(&world, &["--upstream", &server.url()]).await;
+        let caller = process.caller(SECRET);
+        known(&caller).await;
+        for id in 0..25 {
+            assert_eq!(caller.called(id, "success", json!({})).await.0, 200);
+            served += 1;
+        }
+        assert_eq!(caller.called(99, "tool_error", json!({})).await.0, 200);
+        if round % 2 == 0 {
+            process.kill().await;
+        } else {
+            assert_eq!(process.stop().await, Some(0));
+        }
+    }
+    until("every call is counted", || world.ledger.consumed(&key) == served).await;
+    until("no unit is held", || world.ledger.outstanding(&key) == 0).await;
+    let usage = |placed: &&crate::ledger::Placed| matches!(placed.record, Record::Usage(_));
+    assert_eq!(world.ledger.records().iter().filter(usage).count() as u64, served + 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_child_outlives_its_node() {
+    const SERVER: &str = "import json,os,sys\n\
+        for l in sys.stdin:\n m=json.loads(l)\n \
+        if 'id' in m: print(json.dumps({'jsonrpc':'2.0','id':m['id'],\
+        'result':{'pid':os.getpid(),'nats':os.environ.get('MCP_NATS_URL')}}),flush=True)\n";
+    let world = World::start().await;
+    world.ledger.key(SECRET, None).await;
+    for by_force in [false, true] {
+        let process = Process::start(&world, &["--", "python3", "-c", SERVER]).await;
+        let caller = process.caller(SECRET);
+        known(&caller).await;
+        let caller = caller.initialized().await;
+        let pid = caller.called(1, "any", json!({})).await.1["result"].clone();
+        assert_eq!(pid["nats"], Value::Null, "where the log is does not concern the server");
+        let pid = pid["pid"].as_u64().unwrap();
+        assert!(runs(pid));
+        if by_force {
+            process.kill().await;
+        } else {
+            assert_eq!(process.stop().await, Some(0));
+        }
+        until("the child is gone", || !runs(pid)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_public_and_settings_are_checked() {
+    let (world, server) = (World::start().await, Server::start().await);
+    let process = Process::start(&world, &["--upstream", &server.url()]).await;
+    for (path, status) in [("/health", 200), ("/ready", 200), ("/metrics", 200), ("/mcp", 401)] {
+        let anybody = Caller::new(&process.url.replace("/mcp", path), "-").without("x-api-key");
+        assert_eq!(anybody.send(Method::GET, "").await.status(), status, "{path}");
+    }
+    assert_eq!(process.stop().await, Some(0));
+    for args in
+        [vec![], vec!["--upstream", "not a url"], vec!["--upstream", "http://x/", "--", "y"]]
+    {
+        let out = Command::new(env!("CARGO_BIN_EXE_mcp-node")).args(&args).output().await.unwrap();
+        assert_eq!(out.status.code(), Some(1), "{args:?}");
+    }
+    let typo = Command::new(env!("CARGO_BIN_EXE_mcp-node"))
+        .args(["--upstream", "http://127.0.0.1:1/"])
+        .env("MCP_TYPO", "1")
+        .output()
+        .await
+        .unwrap();
+    assert!(String::from_utf8_lossy(&typo.stderr).contains("typo"), "unknown settings are named");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_client_is_served_and_refused_exactly() {
+    let world = World::start().await;
+    let tools = McpTools::fetch().await.unwrap();
+    let http = stack::McpServer::start(&world.folder).await.unwrap();
+    let (program, args) = tools.stdio_command();
+    let stdio: Vec<&str> = ["--", program.to_str().unwrap()]
+        .into_iter()
+        .chain(args.iter().map(String::as_str))
+        .collect();
+    let url = http.url();
+    for (secret, how) in [("tb_over_http", vec!["--upstream", &url]), ("tb_over_stdio", stdio)] {
+        let key = world.ledger.key(secret, Some(20)).await;
+        let process = Process::start(&world, &how).await;
+        known(&process.caller(secret)).await;
+        let said = calls(&tools, &process.url, secret).await;
+        assert_eq!(
+            (&said["succeeded"], &said["refused"], &said["failed"]),
+            (&json!(20), &json!(10), &json!(0)),
+            "{said}"
+        );
+        assert_eq!(process.stop().await, Some(0));
+        until("all are counted", || world.ledger.consumed(&key) == 20).await;
+    }
+}
+
+/// Thirty calls of the official client.
+async fn calls(tools: &McpTools, url: &str, key: &str) -> Value {
+    let (program, mut args): (_, Vec<String>) = tools.calls_command();
+    let more = ["--url", url, "--key", key, "--calls", "30", "--concurrency", "3", "--json"];
+    args.extend(more.map(str::to_owned));
+    let out = Command::new(Path::new(&program)).args(args).output().await.unwrap();
+    messages(
+        out.stdout.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).unwrap_or_default(),
+    )
+    .pop()
+    .unwrap_or_else(|| panic!("it said nothing: {}", String::from_utf8_lossy(&out.stderr)))
+}

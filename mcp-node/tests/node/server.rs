@@ -1,0 +1,156 @@
+//! An MCP server for the tests whose every tool answers in its own way, and which keeps what it was sent.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::State,
+    http::{HeaderMap, HeaderValue, Method, StatusCode},
+    response::Response,
+    routing::any,
+};
+use futures::stream;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::mpsc};
+
+/// What it was sent.
+#[derive(Clone)]
+pub struct Sent {
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+#[derive(Clone, Default)]
+pub struct Server {
+    pub sent: Arc<Mutex<Vec<Sent>>>,
+    /// Where a test feeds the streams that stay open: the next to be opened comes last.
+    pub feeds: Arc<Mutex<Vec<mpsc::UnboundedSender<String>>>>,
+    pub port: u16,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Self { port: listener.local_addr().unwrap().port(), ..Self::default() };
+        let router = Router::new().route("/mcp", any(answer)).with_state(server.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        server
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/mcp", self.port)
+    }
+
+    pub fn last(&self) -> Sent {
+        self.sent.lock().last().expect("something was sent").clone()
+    }
+
+    /// Feeds the newest open stream.
+    pub fn feed(&self, text: &str) {
+        self.feeds.lock().last().expect("a stream is open").send(text.to_owned()).unwrap();
+    }
+
+    /// Ends the newest open stream.
+    pub fn end(&self) {
+        self.feeds.lock().pop().expect("a stream is open");
+    }
+
+    fn open(&self) -> Body {
+        let (sender, frames) = mpsc::unbounded_channel();
+        self.feeds.lock().push(sender);
+        Body::from_stream(stream::unfold(frames, |mut frames| async {
+            let frame: String = frames.recv().await?;
+            Some((Ok::<_, Infallible>(frame), frames))
+        }))
+    }
+}
+
+fn with_type(kind: &'static str, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    response.headers_mut().insert("content-type", HeaderValue::from_static(kind));
+    response
+}
+
+fn json_answer(body: &Value) -> Response {
+    with_type("application/json", body.to_string())
+}
+
+async fn answer(
+    State(server): State<Server>,
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    server.sent.lock().push(Sent { headers, body: body.clone() });
+    if method == Method::GET {
+        return with_type("text/event-stream", server.open());
+    }
+    let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let Some(id) = message.get("id").filter(|_| message.get("method").is_some()) else {
+        return status(StatusCode::ACCEPTED);
+    };
+    match message["method"].as_str() {
+        Some("initialize") => {
+            let mut response = json_answer(&json!({ "jsonrpc": "2.0", "id": id, "result": {} }));
+            let session = format!("session-{}", server.sent.lock().len());
+            response.headers_mut().insert("mcp-session-id", session.parse().unwrap());
+            response
+        }
+        Some("tools/call") => tool(&server, message["params"]["name"].as_str().unwrap(), id).await,
+        _ => json_answer(&json!({ "jsonrpc": "2.0", "id": id, "result": { "echo": message } })),
+    }
+}
+
+fn status(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// Each tool is one way to answer.
+async fn tool(server: &Server, name: &str, id: &Value) -> Response {
+    let result = |result: Value| json!({ "jsonrpc": "2.0", "id": id, "result": result });
+    let error = json!({ "jsonrpc": "2.0", "id": id, "error": { "code": -32602, "message": "no" } });
+    match name {
+        "success" => {
+            json_answer(&result(json!({ "content": [], "structuredContent": { "unknown": 1 } })))
+        }
+        "tool_error" => json_answer(&result(json!({ "content": [], "isError": true }))),
+        "protocol_error" => json_answer(&error),
+        "error_with_status" => {
+            let mut response = json_answer(&error);
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            response
+        }
+        "input_required" => json_answer(&result(json!({ "resultType": "input_required" }))),
+        "task" => json_answer(&result(json!({ "resultType": "task", "taskId": "t" }))),
+        "unknown_type" => json_answer(&result(json!({ "resultType": "later" }))),
+        "other_id" => json_answer(&json!({ "jsonrpc": "2.0", "id": 424_242, "result": {} })),
+        "not_json" => with_type("application/json", "oops"),
+        "html" => with_type("text/html", "<p>"),
+        "broken" => status(StatusCode::INTERNAL_SERVER_ERROR),
+        "unauthorized" => status(StatusCode::UNAUTHORIZED),
+        "gone" => status(StatusCode::NOT_FOUND),
+        "empty" => status(StatusCode::ACCEPTED),
+        "large" => json_answer(&result(json!({ "content": ["x".repeat(2 << 20)] }))),
+        "slow" => {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            json_answer(&result(json!({ "content": [] })))
+        }
+        "events" => {
+            let progress =
+                json!({ "jsonrpc": "2.0", "method": "notifications/progress", "params": {} });
+            let text = format!(
+                "id: 1\ndata: {progress}\n\n: still here\r\n\r\nevent: message\nid: 2\ndata: {}\n\n",
+                result(json!({ "content": [] }))
+            );
+            with_type("text/event-stream; charset=utf-8", text)
+        }
+        "events_without_answer" => with_type("text/event-stream", "id: 1\ndata:\n\n"),
+        "stream" => with_type("text/event-stream", server.open()),
+        "never" => std::future::pending().await,
+        other => panic!("no tool {other}"),
+    }
+}
