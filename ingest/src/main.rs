@@ -1,0 +1,41 @@
+//! The ingest process: `ingest serve [--config FILE]`. Settings are `INGEST_*` variables, see `ingest::config`.
+
+use std::{error::Error, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(version, about = "Writes usage from the log into ClickHouse, exactly once")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run until SIGTERM or SIGINT.
+    Serve {
+        /// A TOML file of settings; variables of the environment go before it.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Command::Serve { config } = Arguments::parse().command;
+    runtime::telemetry::init("ingest");
+    match serve(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = error.as_ref(), "Stopped: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(file: Option<PathBuf>) -> Result<(), Box<dyn Error>> {
+    let config = ingest::config::load(file.as_deref())?;
+    let stop = runtime::shutdown::token()?;
+    Ok(ingest::run(config, stop).await?)
+}
