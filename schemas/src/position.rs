@@ -93,8 +93,8 @@ mod tests {
                 let runs: Vec<_> = seen.beyond.iter().collect();
                 prop_assert!(runs.iter().all(|(first, last)| first <= last && **first > watermark + 1));
                 prop_assert!(runs.windows(2).all(|w| *w[0].1 + 1 < *w[1].0), "runs touch: {:?}", runs);
-                let beyond: usize = runs.iter().map(|(f, l)| (**l - **f + 1) as usize).sum();
-                prop_assert_eq!(watermark as usize + beyond, model.len());
+                let beyond: u64 = runs.iter().map(|(f, l)| **l - **f + 1).sum();
+                prop_assert_eq!(watermark + beyond, model.len() as u64);
             }
         }
     }

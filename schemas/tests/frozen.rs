@@ -3,7 +3,7 @@
 //! `golden/<type>.v<version>/*.json` are stored messages: they are only ever added. `json/*.schema.json` are
 //! generated: `TOLLBOOK_BLESS=1 cargo test -p schemas` writes them anew.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // A test may look at its environment.
 
 use std::path::{Path, PathBuf};
 

@@ -35,7 +35,7 @@ pub(super) async fn run(mut subscriber: Subscriber, to: mpsc::Sender<Question>) 
                 }
             }
             Ok(request) => {
-                tracing::warn!(node = %request.node, asks = request.asks.len(), "Too many asks at once")
+                tracing::warn!(node = %request.node, asks = request.asks.len(), "Too many asks at once");
             }
             Err(error) => tracing::warn!(%error, "A lease question cannot be read"),
         }

@@ -1,7 +1,5 @@
 //! One posted message: its body, what it says, and leave to forward it.
 
-use std::time::Duration;
-
 use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, header::CONTENT_LENGTH},
@@ -87,31 +85,45 @@ pub(super) async fn serve(door: &Door, inbound: Inbound, body: Body) -> Response
     answered.unwrap_or_else(|refusal| answer::refuse(&refusal, id.as_deref()))
 }
 
+/// How many times the largest body is read at most of one that is too large.
+const THROWN_AWAY: usize = 4;
+
 /// The whole body, within its limits of size and time.
 ///
 /// What is too large is read on and thrown away, within bounds: a client that still writes would see its connection
 /// break instead of the answer.
 async fn whole(mut body: Body, headers: &HeaderMap, door: &Door) -> Result<Bytes, Refusal> {
-    let most = door.settings.max_request_bytes;
-    let said =
-        headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    let patience: Duration = door.settings.body_patience;
-    let collected = tokio::time::timeout(patience, async {
-        if said.is_none_or(|said| said <= most) {
-            match Limited::new(&mut body, most).collect().await {
-                Ok(body) => return Ok(body.to_bytes()),
-                Err(error) if error.is::<LengthLimitError>() => {}
-                Err(_) => return Err(Refusal::InvalidRequest("The body broke off.")),
-            }
+    let (most, patience) = (door.settings.max_request_bytes, door.settings.body_patience);
+    match tokio::time::timeout(patience, within(&mut body, headers, most)).await {
+        Ok(Ok(Some(body))) => Ok(body),
+        Ok(Ok(None)) => {
+            // Whether it ends in time or not, it was too large.
+            let thrown_away = throw_away(body, most.saturating_mul(THROWN_AWAY));
+            drop(tokio::time::timeout(patience, thrown_away).await);
+            Err(Refusal::RequestTooLarge(most))
         }
-        throw_away(body, most.saturating_mul(THROWN_AWAY)).await;
-        Err(Refusal::RequestTooLarge(most))
-    });
-    collected.await.unwrap_or(Err(Refusal::InvalidRequest("The body did not come in time.")))
+        Ok(Err(refusal)) => Err(refusal),
+        Err(_) => Err(Refusal::InvalidRequest("The body did not come in time.")),
+    }
 }
 
-/// How many times the largest body is read at most of one that is too large.
-const THROWN_AWAY: usize = 4;
+/// The body if it has at most so many bytes; `None` = it says or shows that it has more.
+async fn within(
+    body: &mut Body,
+    headers: &HeaderMap,
+    most: usize,
+) -> Result<Option<Bytes>, Refusal> {
+    let said =
+        headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if said.is_some_and(|said| said > most) {
+        return Ok(None);
+    }
+    match Limited::new(body, most).collect().await {
+        Ok(body) => Ok(Some(body.to_bytes())),
+        Err(error) if error.is::<LengthLimitError>() => Ok(None),
+        Err(_) => Err(Refusal::InvalidRequest("The body broke off.")),
+    }
+}
 
 async fn throw_away(mut body: Body, mut left: usize) {
     while let Some(Ok(frame)) = body.frame().await {

@@ -139,7 +139,7 @@ pub async fn open_door(
     let (upstream, closing) = (Arc::new(upstream), CancellationToken::new());
     let settings = DoorSettings {
         max_request_bytes: 5 << 20,
-        body_patience: Duration::from_secs(5),
+        body_patience: Duration::from_secs(2),
         origins: vec!["https://good.example".into()],
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

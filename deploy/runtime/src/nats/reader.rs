@@ -77,9 +77,10 @@ struct Open {
     pending: u64,
 }
 
-/// How long one pull stays open at the server when nothing comes, and how often it says that it lives.
-const PULL: Duration = Duration::from_secs(20);
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long one pull stays open at the server when nothing comes: also how long a consumer that is gone goes unnoticed
+/// when the connection is not. No heartbeats: async-nats 0.51 forgets to wake its reader after one, so that a message
+/// behind it would wait.
+const PULL: Duration = Duration::from_secs(5);
 
 impl Reader {
     /// A reader behind the message `after` (0 = from the beginning); no filters = the whole stream.
@@ -156,9 +157,15 @@ impl Reader {
             found.extend(first);
         }
         while found.len() < max {
-            match self.pull_ready()? {
-                Some(message) => found.push_back(message),
-                None => break,
+            match self.pull_ready() {
+                Ok(Some(message)) => found.push_back(message),
+                Ok(None) => break,
+                Err(error) => {
+                    // What was taken is handed out first; the next call opens anew behind it and meets the error again.
+                    tracing::debug!(error = &error as &dyn std::error::Error, "A read ended early");
+                    self.open = None;
+                    break;
+                }
             }
         }
         Ok(found.into())
@@ -168,7 +175,7 @@ impl Reader {
     async fn pull_one(&mut self) -> Result<Option<Message>, ReadError> {
         let Some(open) = self.open.as_mut() else { return Ok(None) };
         if open.pull.is_none() {
-            let pull = open.consumer.batch().max_messages(4_000).expires(PULL).heartbeat(HEARTBEAT);
+            let pull = open.consumer.batch().max_messages(4_000).expires(PULL);
             open.pull = Some(pull.messages().await.map_err(nats)?);
         }
         let Some(pull) = open.pull.as_mut() else { return Ok(None) };
