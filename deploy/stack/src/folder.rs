@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::error::{StackError, at};
 use crate::settings::Settings;
@@ -19,6 +21,9 @@ const LOCK: &str = ".lock";
 const PREFIX: &str = "tollbook-";
 const KEPT_PREFIX: &str = "kept-tollbook-";
 const PART: &str = "data folder";
+/// How long a lock that is held is tried for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A handle on a data folder; a temporary one goes with its last handle.
 #[derive(Clone, Debug)]
@@ -84,11 +89,23 @@ impl Folder {
 
     /// Locks the folder. The lock gets its name only once it is held, so that nobody ever finds it
     /// free while its owner lives.
+    ///
+    /// A lock that is not free is tried for a while: a process that is just being forked holds a copy of every
+    /// lock of its parent until it runs its own program, also of one that the parent has let go.
     fn hold(path: PathBuf, drop_at_end: bool) -> Result<Self, StackError> {
-        let lock = match File::open(path.join(LOCK)) {
-            Ok(lock) => held(lock),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => new_lock(&path),
-            Err(error) => Err(TryLockError::Error(error)),
+        let give_up = Instant::now() + LOCK_PATIENCE;
+        let lock = loop {
+            let lock = match File::open(path.join(LOCK)) {
+                Ok(lock) => held(lock),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => new_lock(&path),
+                Err(error) => Err(TryLockError::Error(error)),
+            };
+            match lock {
+                Err(TryLockError::WouldBlock) if Instant::now() < give_up => {
+                    thread::sleep(LOCK_PAUSE)
+                }
+                lock => break lock,
+            }
         };
         match lock {
             Ok(lock) => Ok(Self(Arc::new(Inner { path, drop_at_end, _lock: lock }))),
