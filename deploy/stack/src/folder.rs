@@ -102,7 +102,7 @@ impl Folder {
             };
             match lock {
                 Err(TryLockError::WouldBlock) if Instant::now() < give_up => {
-                    thread::sleep(LOCK_PAUSE)
+                    thread::sleep(LOCK_PAUSE);
                 }
                 lock => break lock,
             }
