@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     pub pool: PgPool,
     pub keys: Store,
     pub watermarks: Store,
+    /// How many shards the log was born with.
+    pub shards: u16,
     pub leases: ledger_core::Policy,
     pub seals: ledger_core::SealPolicy,
     pub health: Health,
@@ -60,11 +62,19 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), LedgerEr
         runtime::postgres::connect(config.postgres_url.expose(), store::SCHEMA, &store::MIGRATIONS)
             .await?;
     let (leases, seals) = (config.leases(), config.seals());
-    let shared =
-        Arc::new(Shared { nats, pool, keys, watermarks, leases, seals, health: health.clone() });
+    let shared = Arc::new(Shared {
+        nats,
+        pool,
+        keys,
+        watermarks,
+        shards,
+        leases,
+        seals,
+        health: health.clone(),
+    });
     health.wait_for("shards", "no shard is owned yet");
     health.ready("start");
-    owner::run(shared, config.postgres_url, shards, stop).await;
+    owner::run(shared, config.postgres_url, stop).await;
     http.await.map_err(std::io::Error::other)??;
     Ok(())
 }

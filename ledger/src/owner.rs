@@ -20,14 +20,9 @@ const LOOK: Duration = Duration::from_millis(500);
 const LOCK_CLASS: i32 = 0x746f_6c6c;
 
 /// Takes every shard that is free, and runs it, until `stop`; then lets all go.
-pub(crate) async fn run(
-    shared: Arc<Shared>,
-    postgres_url: Secret,
-    shards: u16,
-    stop: CancellationToken,
-) {
+pub(crate) async fn run(shared: Arc<Shared>, postgres_url: Secret, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        if let Err(error) = session(&shared, &postgres_url, shards, &stop).await {
+        if let Err(error) = session(&shared, &postgres_url, &stop).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "Lost the session that holds the shards"
@@ -43,13 +38,12 @@ pub(crate) async fn run(
 async fn session(
     shared: &Arc<Shared>,
     postgres_url: &Secret,
-    shards: u16,
     stop: &CancellationToken,
 ) -> Result<(), sqlx::Error> {
     let mut session = PgConnection::connect(postgres_url.expose()).await?;
     let mine = stop.child_token();
     let mut owned: HashMap<u16, JoinHandle<()>> = HashMap::new();
-    let ended = hold(shared, &mut session, shards, &mine, &mut owned).await;
+    let ended = hold(shared, &mut session, &mine, &mut owned).await;
     mine.cancel();
     for (shard, task) in owned {
         if let Err(error) = task.await {
@@ -65,12 +59,11 @@ async fn session(
 async fn hold(
     shared: &Arc<Shared>,
     session: &mut PgConnection,
-    shards: u16,
     mine: &CancellationToken,
     owned: &mut HashMap<u16, JoinHandle<()>>,
 ) -> Result<(), sqlx::Error> {
     while !mine.is_cancelled() {
-        for number in 0..shards {
+        for number in 0..shared.shards {
             if owned.contains_key(&number) {
                 continue;
             }

@@ -66,7 +66,6 @@ pub(super) async fn run(
 ) -> Result<(), ShardError> {
     let nats = |error: crate::LedgerError| ShardError::Nats(Box::new(error));
     let log_created_ms = streams::log_created_ms(&shared.nats).await.map_err(nats)?;
-    let shards = streams::shards(&shared.nats).await.map_err(nats)?;
     let (state, published) = store::load(&shared.pool, shard, log_created_ms).await?;
     let reader = read::open(&shared.nats, shard, state.seq).await?;
     let own =
@@ -82,7 +81,7 @@ pub(super) async fn run(
     let _control = AbortOnDropHandle::new(tokio::spawn(control::run(
         nats,
         pool,
-        (shard, shards),
+        (shard, shared.shards),
         state.control_seq,
         control_to,
     )));

@@ -21,9 +21,9 @@ pub enum Bug {
     EpochEndsEarly,
     /// After a lost acknowledgement the node goes on behind what it sent, without asking the log.
     TrustLostAck,
-    /// The node publishes without the expected sequence and without dedupe by position (fresh positions each time).
+    /// The node publishes without the expected sequence, at positions made anew each time.
     Renumber,
-    /// The node forgets its spool when the log has it, rather than when the ledger has folded it, and numbers anew.
+    /// A call is answered that the spool does not hold.
     AnswerBeforeSpool,
     /// The lease is closed before the last of its calls has been recorded.
     CloseEarly,
