@@ -7,12 +7,16 @@ use std::{
     io::{ErrorKind, Write},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use schemas::{Epoch, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::SpoolError;
+
+/// For how long a lock that another holds is tried again.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A spool folder that this process holds.
 pub struct Folder {
@@ -85,13 +89,21 @@ impl Folder {
     }
 }
 
+/// Takes the lock of the folder, and tries for a moment if another has it: a process that has just died may still have
+/// a child between fork and exec, and that child holds for an instant what its parent held.
 fn take_lock(path: &Path) -> Result<File, SpoolError> {
     let open = OpenOptions::new().write(true).create(true).truncate(false).open(path);
     let file = open.map_err(|e| SpoolError::io(path, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(SpoolError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(SpoolError::io(path, error)),
+    let patience = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if patience.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(TryLockError::WouldBlock) => return Err(SpoolError::InUse(path.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(SpoolError::io(path, error)),
+        }
     }
 }
 
