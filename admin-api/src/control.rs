@@ -109,8 +109,15 @@ impl Control {
             let Verdict::Append { tenant, subject, expected, facts } = verdict else {
                 return Ok(Done::AlreadySo);
             };
-            let decision =
-                Decision { v: VERSION, decision: id, at: now, by: BY.to_owned(), tenant, facts };
+            let decision = Decision {
+                v: VERSION,
+                decision: id,
+                at: now,
+                by: BY.to_owned(),
+                tenant,
+                shard: None,
+                facts,
+            };
             let payload = Bytes::from(serde_json::to_vec(&decision).map_err(ApiError::bug)?);
             let sent =
                 publish_expecting(&self.nats.jetstream, subject.clone(), None, payload, expected);

@@ -140,6 +140,7 @@ impl Access {
             at: now(),
             by: "billing".to_owned(),
             tenant: tenant.id,
+            shard: None,
             facts,
         };
         let payload = serde_json::to_vec(&decision).expect("a decision has only text keys");

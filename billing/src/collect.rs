@@ -137,7 +137,8 @@ impl Read {
         let mut found = Vec::new();
         for fact in batch.facts {
             match fact {
-                LedgerFact::ControlTaken { control_seq, .. } => {
+                LedgerFact::ControlTaken { control_seq, .. }
+                | LedgerFact::ControlUnreadable { control_seq, .. } => {
                     self.control_seq = self.control_seq.max(control_seq);
                 }
                 LedgerFact::HourSealed { hour, lines, .. } => {
@@ -146,7 +147,9 @@ impl Read {
                         found.push(Line { hour, log_seq: message.seq, line });
                     }
                 }
-                LedgerFact::LeaseGranted { .. } | LedgerFact::LeaseForfeited { .. } => {}
+                LedgerFact::LeaseGranted { .. }
+                | LedgerFact::LeaseForfeited { .. }
+                | LedgerFact::ThresholdCrossed { .. } => {}
             }
         }
         self.lines.extend(found);

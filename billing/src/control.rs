@@ -93,6 +93,8 @@ impl Control {
                 | ControlFact::ProjectCreated { .. }
                 | ControlFact::KeyCreated { .. }
                 | ControlFact::KeyRevoked { .. }
+                | ControlFact::KeyRateSet { .. }
+                | ControlFact::QuarantineResolved { .. }
                 | ControlFact::QuotaSet { .. }
                 | ControlFact::QuotaRemoved { .. } => {}
             }

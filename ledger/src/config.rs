@@ -6,6 +6,8 @@ use ledger_core::{Policy, SealPolicy};
 use runtime::settings::{Secret, SettingsError, load};
 use serde::Deserialize;
 
+use crate::shard::decide::Policies;
+
 /// Settings of the ledger process.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +26,9 @@ pub struct Config {
     pub seal_interval_ms: u32,
     /// How long after its end an hour is closed at the earliest. Unit: milliseconds.
     pub seal_lateness_ms: u32,
+    /// For how long after its end a lease waits for its node to come back, before it is written off and its hour can
+    /// close without it. Unit: hours. Range: `1..=840`; 840 = 35 days, as long as late usage can still be reported.
+    pub forfeit_after_h: u32,
     /// How many shards a new log is born with. Range: `1..=256`. An existing log keeps its own number.
     pub shards: u16,
     /// Copies of each stream and bucket that is made here. 1, or 3 in production.
@@ -51,24 +56,24 @@ impl Config {
                 Err(ConfigError::Range("lease_ttl_ms"))
             }
             c if c.seal_interval_ms < 100 => Err(ConfigError::Range("seal_interval_ms")),
+            c if !(1..=840).contains(&c.forfeit_after_h) => {
+                Err(ConfigError::Range("forfeit_after_h"))
+            }
             c if !(1..=256).contains(&c.shards) => Err(ConfigError::Range("shards")),
             c if !(1..=5).contains(&c.replicas) => Err(ConfigError::Range("replicas")),
             _ => Ok(config),
         }
     }
 
-    /// How leases are cut.
-    #[must_use]
-    pub fn leases(&self) -> Policy {
-        Policy { ttl_ms: i64::from(self.lease_ttl_ms), held_retry_ms: 250 }
-    }
-
-    /// When hours are sealed.
-    #[must_use]
-    pub fn seals(&self) -> SealPolicy {
-        SealPolicy {
-            interval_ms: i64::from(self.seal_interval_ms),
-            lateness_ms: i64::from(self.seal_lateness_ms),
+    /// The rules that decisions go by.
+    pub(crate) fn policies(&self) -> Policies {
+        Policies {
+            leases: Policy { ttl_ms: i64::from(self.lease_ttl_ms), held_retry_ms: 250 },
+            seals: SealPolicy {
+                interval_ms: i64::from(self.seal_interval_ms),
+                lateness_ms: i64::from(self.seal_lateness_ms),
+            },
+            forfeit_after_ms: i64::from(self.forfeit_after_h) * 3_600_000,
         }
     }
 }

@@ -26,8 +26,7 @@ pub(crate) struct Shared {
     pub watermarks: Store,
     /// How many shards the log was born with.
     pub shards: u16,
-    pub leases: ledger_core::Policy,
-    pub seals: ledger_core::SealPolicy,
+    pub policies: shard::decide::Policies,
     pub health: Health,
 }
 
@@ -61,17 +60,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), LedgerEr
     let pool =
         runtime::postgres::connect(config.postgres_url.expose(), store::SCHEMA, &store::MIGRATIONS)
             .await?;
-    let (leases, seals) = (config.leases(), config.seals());
-    let shared = Arc::new(Shared {
-        nats,
-        pool,
-        keys,
-        watermarks,
-        shards,
-        leases,
-        seals,
-        health: health.clone(),
-    });
+    let policies = config.policies();
+    let shared =
+        Arc::new(Shared { nats, pool, keys, watermarks, shards, policies, health: health.clone() });
     health.wait_for("shards", "no shard is owned yet");
     health.ready("start");
     owner::run(shared, config.postgres_url, stop).await;

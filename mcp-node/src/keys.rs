@@ -158,6 +158,7 @@ mod tests {
             scopes: vec![],
             tools: None,
             expires_at: None,
+            rate: None,
             limited: false,
             as_of,
         }

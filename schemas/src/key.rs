@@ -5,7 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{KeyDigest, KeyId, ProjectId, Shard, TenantId, Timestamp};
+use crate::{KeyDigest, KeyId, ProjectId, RateLimits, Shard, TenantId, Timestamp};
 
 /// Whether a key may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -42,6 +42,9 @@ pub struct KeyState {
     /// From here on it is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// How fast it may be used, over all nodes; a lease carries this node's share of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateLimits>,
     /// Whether any hard quota limits it (its leases then carry units).
     pub limited: bool,
     /// The sequence on `LOG` of the fact that made it so.

@@ -5,12 +5,14 @@
 //! a fact on the log before it answers; the node spends until `ttl_ms` after it *first sent* the question, by
 //! its own monotonic clock; the lease is settled by the node's `lease_closed` record, or by the end of its epoch.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Epoch, KeyId, LeaseId, MeterName, NodeId, Period, ProjectId, Quantity, Scope, TenantId,
-    Timestamp,
+    Epoch, KeyId, LeaseId, MeterName, NodeId, Period, ProjectId, Quantity, QuotaKind, Scope,
+    TenantId, Timestamp,
 };
 
 /// A granted lease.
@@ -30,6 +32,37 @@ pub struct Lease {
     /// What may be spent, one entry a limited meter; a meter that is not named is not limited.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
+    /// This node's share of the key's rate; absent = the key has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateLimits>,
+    /// The quotas, hard and soft, that are used to 80 % or more: to be told, not to decide by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Notice>,
+}
+
+/// How fast calls may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RateLimits {
+    /// Calls a minute in the long run. Range: from 1.
+    pub per_minute: u32,
+    /// Calls at once after a pause. Range: from 1.
+    pub burst: u32,
+    /// Calls that run at the same time; absent = any number. Range: from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrent: Option<u32>,
+}
+
+/// A quota that nears its limit, as of the grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Notice {
+    pub scope: Scope,
+    pub meter: MeterName,
+    pub kind: QuotaKind,
+    pub limit: Quantity,
+    pub consumed: Quantity,
+    pub period: Period,
+    /// How much of the limit is consumed, rounded down. Unit: percent. Range: from 80; over 100 only if soft.
+    pub percent: u64,
 }
 
 impl Lease {
@@ -75,6 +108,18 @@ pub struct LeaseAsk {
     pub key: KeyId,
     /// The units of `tool_calls` that the node expects to spend. Range: at least 1.
     pub want: Quantity,
+    /// What calls of this key need of meters besides one unit of `tool_calls`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reserve: BTreeMap<MeterName, Reserve>,
+}
+
+/// What calls reserve of a meter whose quantity is known only afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reserve {
+    /// The most that one call may count for: a lease with less would serve nothing. Range: from 1.
+    pub per_call: Quantity,
+    /// What the node expects to spend under the lease.
+    pub want: Quantity,
 }
 
 /// The answers, in the order of the asks.
@@ -99,6 +144,8 @@ pub enum LeaseRefusal {
     QuotaExhausted { meter: MeterName, scope: Scope, limit: Quantity, period: Period },
     /// What is left is held by other leases: ask again after this time. Unit: milliseconds.
     UnitsHeld { meter: MeterName, scope: Scope, limit: Quantity, period: Period, retry_ms: u32 },
+    /// Other nodes hold all of the key's rate: ask again after this time. Unit: milliseconds.
+    RateHeld { retry_ms: u32 },
     /// The key is unknown, not active or expired; the `keys` bucket says more.
     KeyNotActive,
     /// This epoch of the node has ended; a process that still asks must stop.
@@ -117,7 +164,7 @@ pub struct LeaseRecall {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Watermark {
     /// Epoch → the highest position below which nothing is missing. Ended epochs are left out.
-    pub epochs: std::collections::BTreeMap<Epoch, u64>,
+    pub epochs: BTreeMap<Epoch, u64>,
     /// Every epoch up to here has ended and is folded whole.
     pub ended: Option<Epoch>,
     /// The sequence on `LOG` that this is true of.

@@ -17,13 +17,16 @@ pub mod shard;
 pub mod subject;
 pub mod time;
 
-pub use fact::control::{Access, BillingMode, ControlFact, Decision, QuotaKind, QuotaRule, Scope};
+pub use fact::control::{
+    Access, BillingMode, ControlFact, Decision, QuotaKind, QuotaRule, Resolution, Scope,
+};
 pub use fact::ledger::{LedgerBatch, LedgerFact, SealLine};
 pub use fact::usage::{Outcome, Record, RefusalReason, UsageBatch, UsageEvent};
 pub use id::{DecisionId, KeyId, LeaseId, ProjectId, TenantId};
 pub use key::{KeyState, KeyStatus};
 pub use lease::{
-    Lease, LeaseAnswer, LeaseAsk, LeaseRefusal, LeaseReply, LeaseRequest, Share, Watermark,
+    Lease, LeaseAnswer, LeaseAsk, LeaseRefusal, LeaseReply, LeaseRequest, Notice, RateLimits,
+    Reserve, Share, Watermark,
 };
 pub use name::{MeterName, NodeId, TOOL_CALLS};
 pub use period::{Period, PeriodRule};

@@ -114,13 +114,16 @@ pub fn control(fact: &ControlFact) -> String {
     match fact {
         ControlFact::TenantCreated { tenant, .. } => format!("control.tenant.{tenant}"),
         ControlFact::ProjectCreated { project, .. } => format!("control.project.{project}"),
-        ControlFact::KeyCreated { key, .. } | ControlFact::KeyRevoked { key } => {
-            format!("control.key.{key}")
-        }
+        ControlFact::KeyCreated { key, .. }
+        | ControlFact::KeyRevoked { key }
+        | ControlFact::KeyRateSet { key, .. } => format!("control.key.{key}"),
         ControlFact::QuotaSet { quota } => format!("control.quota.{}", quota.scope),
         ControlFact::QuotaRemoved { scope, .. } => format!("control.quota.{scope}"),
         ControlFact::CustomerLinked { tenant, .. } | ControlFact::AccessChanged { tenant, .. } => {
             format!("control.subscription.{tenant}")
+        }
+        ControlFact::QuarantineResolved { seq, record, .. } => {
+            format!("control.quarantine.{seq}_{record}")
         }
     }
 }

@@ -67,6 +67,7 @@ impl Directory {
                     scopes: scopes.clone(),
                     tools: tools.clone(),
                     expires_at: *expires_at,
+                    rate: None,
                     created_at: at,
                     revoked_at: None,
                 };
@@ -80,18 +81,23 @@ impl Directory {
             }
             ControlFact::QuotaSet { quota } => {
                 let of_scope = self.quotas.entry(quota.scope).or_default();
-                of_scope.insert(quota.meter.clone(), quota.clone());
+                of_scope.insert((quota.meter.clone(), quota.period), quota.clone());
             }
-            ControlFact::QuotaRemoved { scope, meter, period: _ } => {
+            ControlFact::QuotaRemoved { scope, meter, period } => {
                 if let Some(of_scope) = self.quotas.get_mut(scope) {
-                    of_scope.remove(meter);
+                    of_scope.remove(&(meter.clone(), *period));
                 }
             }
             ControlFact::AccessChanged { tenant, access, reason, subscription: _ } => {
                 self.access.insert(*tenant, (*access, reason.clone()));
             }
-            // Billing's own knowledge; nothing here depends on it.
-            ControlFact::CustomerLinked { .. } => {}
+            ControlFact::KeyRateSet { key, rate } => {
+                if let Some(key) = self.keys.get_mut(key) {
+                    key.rate = *rate;
+                }
+            }
+            // Billing's own knowledge and the ledger's own matter; nothing here depends on them.
+            ControlFact::CustomerLinked { .. } | ControlFact::QuarantineResolved { .. } => {}
         }
     }
 }
@@ -115,6 +121,7 @@ pub(super) mod tests {
             at,
             by: "test".into(),
             tenant,
+            shard: None,
             facts,
         }
     }

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use schemas::{
     Access, BillingMode, DecisionId, KeyId, KeyStatus, MeterName, PeriodRule, ProjectId, QuotaRule,
-    Scope, TenantId, Timestamp,
+    RateLimits, Scope, TenantId, Timestamp,
 };
 
 /// A customer.
@@ -48,6 +48,8 @@ pub struct Key {
     pub scopes: Vec<String>,
     pub tools: Option<Vec<String>>,
     pub expires_at: Option<Timestamp>,
+    /// How fast it may be used, over all nodes.
+    pub rate: Option<RateLimits>,
     pub created_at: Timestamp,
     pub revoked_at: Option<Timestamp>,
 }
@@ -68,7 +70,7 @@ pub struct Directory {
     tenants: HashMap<TenantId, Tenant>,
     projects: HashMap<ProjectId, Project>,
     keys: HashMap<KeyId, Key>,
-    quotas: HashMap<Scope, BTreeMap<MeterName, QuotaRule>>,
+    quotas: HashMap<Scope, BTreeMap<(MeterName, PeriodRule), QuotaRule>>,
     access: HashMap<TenantId, (Access, String)>,
     /// In the order of their making, by the sequence of the decision that made them.
     tenants_in_order: BTreeMap<u64, TenantId>,
@@ -97,7 +99,7 @@ impl Directory {
         self.keys.get(&id)
     }
 
-    /// The quotas of one scope, by meter. There is one period rule, so a meter has one quota.
+    /// The quotas of one scope, by meter and period rule.
     pub fn quotas(&self, scope: Scope) -> impl Iterator<Item = &QuotaRule> {
         self.quotas.get(&scope).into_iter().flat_map(BTreeMap::values)
     }
@@ -132,8 +134,3 @@ impl Directory {
         }
     }
 }
-
-/// The one period rule there is: a second one makes [`Directory::quotas`] a map by meter and rule.
-const _: fn(PeriodRule) = |rule| match rule {
-    PeriodRule::Month => {}
-};

@@ -142,7 +142,7 @@ impl World {
 
     pub fn decision(&self, tenant: TenantId, facts: Vec<ControlFact>) -> Decision {
         let (decision, by) = (DecisionId(Uuid::now_v7()), "operator".to_owned());
-        Decision { v: VERSION, decision, at: now(), by, tenant, facts }
+        Decision { v: VERSION, decision, at: now(), by, tenant, shard: None, facts }
     }
 
     /// Seals lines of (tenant, hour, revision, delta) in one message of the ledger.

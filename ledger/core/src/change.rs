@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use schemas::{Hour, KeyId, MeterName, NodeId, ProjectId, TenantId};
+use schemas::{Hour, KeyId, MeterName, NodeId, Period, ProjectId, QuotaRule, TenantId};
 use serde::Serialize;
 
 use crate::{quota::UseKey, state::Held};
@@ -22,11 +22,22 @@ pub struct HourKey {
 pub struct Quarantined {
     /// Where it stands on `LOG`.
     pub seq: u64,
-    /// Which record of the message; `None` = the whole message.
-    pub record: Option<u64>,
+    /// Which position of the message; 0 = the whole message.
+    pub record: u64,
     pub reason: String,
     /// The message or record itself.
     pub payload: String,
+}
+
+/// Something in quarantine of which a person decided what becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Where it stands: a sequence of `LOG`, and the position; 0 = the whole message.
+    pub place: (u64, u64),
+    /// `discarded`, `counted` or `replayed`.
+    pub how: &'static str,
+    /// The sequence of the decision on `LOG`.
+    pub seq: u64,
 }
 
 /// Something that the protocol says cannot happen. It was counted as the log has it; a person should look.
@@ -52,6 +63,9 @@ pub struct Changes {
     pub nodes: BTreeSet<NodeId>,
     pub closed_hours: BTreeMap<Hour, Vec<NodeId>>,
     pub quarantined: Vec<Quarantined>,
+    pub resolved: Vec<Resolved>,
+    /// Quotas that were told to be used to so many percent of their limit, in this period.
+    pub crossings: Vec<(QuotaRule, Period, u8)>,
     pub anomalies: Vec<Anomaly>,
 }
 

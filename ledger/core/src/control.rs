@@ -5,21 +5,27 @@ use schemas::{ControlFact, KeyId, Scope, TenantId};
 use crate::{
     change::Changes,
     key::KeyRow,
-    state::{Held, ProjectRow, ShardState, TenantRow, period_key},
+    state::{Held, ProjectRow, ShardState, TenantRow},
 };
 
 impl ShardState {
     pub(crate) fn apply_control(&mut self, seq: u64, fact: &ControlFact, out: &mut Changes) {
         match fact {
             ControlFact::TenantCreated { tenant, time_zone, billing, name: _ } => {
-                let row =
-                    TenantRow { time_zone: time_zone.clone(), billing: *billing, access: None };
-                self.tenants.entry(*tenant).or_insert(row);
+                self.tenants.entry(*tenant).or_insert_with(|| TenantRow {
+                    time_zone: time_zone.clone(),
+                    billing: *billing,
+                    rules: Vec::new(),
+                    access: None,
+                });
+                self.forget_periods(*tenant);
+                self.use_rules_of(seq, Scope::Tenant(*tenant), out);
                 out.held.insert(Held::Tenant(*tenant));
             }
             ControlFact::ProjectCreated { tenant, project, name: _ } => {
                 self.projects.entry(*project).or_insert(ProjectRow { tenant: *tenant });
                 out.held.insert(Held::Project(*project));
+                self.use_rules_of(seq, Scope::Project(*project), out);
             }
             ControlFact::KeyCreated {
                 tenant,
@@ -39,6 +45,7 @@ impl ShardState {
                     scopes: scopes.clone(),
                     tools: tools.clone(),
                     expires_at: *expires_at,
+                    rate: None,
                     revoked: false,
                     as_of: seq,
                 };
@@ -48,6 +55,7 @@ impl ShardState {
                 self.keys.entry(*key).or_insert(row);
                 self.keys_of.entry(*tenant).or_default().insert(*key);
                 out.keys.insert(*key);
+                self.use_rules_of(seq, Scope::Key(*key), out);
             }
             ControlFact::KeyRevoked { key } => {
                 match self.keys.get_mut(key) {
@@ -56,19 +64,28 @@ impl ShardState {
                 }
                 self.key_changed(seq, *key, out);
             }
+            ControlFact::KeyRateSet { key, rate } => {
+                match self.keys.get_mut(key) {
+                    Some(row) => row.rate = *rate,
+                    None => return out.anomaly(seq, "rate_of_no_key", key.to_string()),
+                }
+                self.key_changed(seq, *key, out);
+            }
             ControlFact::QuotaSet { quota } => {
                 self.quotas.set(quota.clone());
-                out.held.insert(Held::Quota(
-                    quota.scope,
-                    quota.meter.clone(),
-                    period_key(quota.period),
-                ));
+                out.held.insert(Held::Quota(quota.scope, quota.meter.clone(), quota.period));
+                self.use_rules_of(seq, quota.scope, out);
+                self.quota_was_set(quota, out);
                 self.scope_changed(seq, quota.scope, out);
             }
             ControlFact::QuotaRemoved { scope, meter, period } => {
                 self.quotas.remove(*scope, meter, *period);
-                out.held.insert(Held::Quota(*scope, meter.clone(), period_key(*period)));
+                out.held.insert(Held::Quota(*scope, meter.clone(), *period));
+                self.forget_told(&(*scope, meter.clone(), *period), out);
                 self.scope_changed(seq, *scope, out);
+            }
+            ControlFact::QuarantineResolved { seq: place, record, resolution } => {
+                self.resolve(seq, (*place, *record), resolution, out);
             }
             ControlFact::CustomerLinked { .. } => {} // Billing's own matter.
             ControlFact::AccessChanged { tenant, access, reason, subscription: _ } => {

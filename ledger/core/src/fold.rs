@@ -10,8 +10,8 @@ use crate::{
 /// One message of a shard, as read.
 #[derive(Clone, Debug)]
 pub enum Entry {
-    /// From `usage.<shard>.<node>`.
-    Usage(UsageBatch),
+    /// From `usage.<shard>.<node>`, and when the log stored it.
+    Usage { stored_at: Timestamp, batch: UsageBatch },
     /// From `ledger.<shard>`.
     Ledger(LedgerBatch),
     /// It cannot be read.
@@ -26,15 +26,11 @@ impl ShardState {
         }
         self.seq = seq;
         match entry {
-            Entry::Usage(batch) => self.apply_usage(seq, batch, out),
+            Entry::Usage { stored_at, batch } => self.apply_usage(seq, *stored_at, batch, out),
             Entry::Ledger(batch) => self.apply_ledger(seq, batch, out),
             Entry::Unreadable { reason, payload } => {
-                out.quarantined.push(Quarantined {
-                    seq,
-                    record: None,
-                    reason: reason.clone(),
-                    payload: payload.clone(),
-                });
+                let (reason, payload) = (reason.clone(), payload.clone());
+                self.put_in_quarantine(Quarantined { seq, record: 0, reason, payload }, out);
             }
         }
     }
@@ -50,10 +46,21 @@ impl ShardState {
                         self.apply_control(seq, fact, out);
                     }
                 }
-                LedgerFact::LeaseGranted { lease } => self.lease_granted(lease, out),
+                LedgerFact::ControlUnreadable { control_seq, reason, excerpt } => {
+                    self.control_seq = self.control_seq.max(*control_seq);
+                    let reason = format!("CONTROL {control_seq}: {reason}");
+                    let payload = excerpt.clone();
+                    // One message holds many facts: a control message's own sequence names its place.
+                    let found = Quarantined { seq, record: *control_seq, reason, payload };
+                    self.put_in_quarantine(found, out);
+                }
+                LedgerFact::LeaseGranted { lease } => self.lease_granted(seq, lease, out),
                 LedgerFact::LeaseForfeited { lease, .. } => self.forfeited(seq, *lease, out),
                 LedgerFact::HourSealed { hour, closed, behind, lines } => {
                     self.apply_seal(seq, *hour, *closed, behind, lines, out);
+                }
+                LedgerFact::ThresholdCrossed { quota, period, percent, .. } => {
+                    self.threshold_crossed(quota, *period, *percent, out);
                 }
             }
         }

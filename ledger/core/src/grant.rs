@@ -8,12 +8,13 @@ use std::collections::HashMap;
 
 use schemas::{
     Epoch, Lease, LeaseAsk, LeaseId, LeaseRefusal, LedgerFact, NodeId, Period, Quantity, QuotaRule,
-    Scope, Share, Timestamp,
+    RateLimits, Reserve, Scope, Share, Timestamp,
 };
 
 use crate::{
     key::KeyRow,
     quota::{Scopes, UseKey},
+    rate::Demand,
     state::{OpenCount, ShardState},
 };
 
@@ -29,9 +30,11 @@ pub struct Policy {
 /// Decides the asks of one batch on one state; what it granted counts for the asks after it.
 pub struct Granting<'a> {
     state: &'a ShardState,
+    demand: &'a mut Demand,
     now: Timestamp,
     policy: Policy,
     granted: Vec<Lease>,
+    by_id: HashMap<LeaseId, usize>,
     taken: HashMap<UseKey, u64>,
     open: HashMap<Scope, OpenCount>,
 }
@@ -39,16 +42,16 @@ pub struct Granting<'a> {
 impl<'a> Granting<'a> {
     /// Begins a batch at `now`, which never lies before the ledger's own time.
     #[must_use]
-    pub fn new(state: &'a ShardState, now: Timestamp, policy: Policy) -> Self {
+    pub fn new(
+        state: &'a ShardState,
+        demand: &'a mut Demand,
+        now: Timestamp,
+        policy: Policy,
+    ) -> Self {
         let now = now.max(state.at);
-        Self {
-            state,
-            now,
-            policy,
-            granted: Vec::new(),
-            taken: HashMap::new(),
-            open: HashMap::new(),
-        }
+        let (granted, by_id) = (Vec::new(), HashMap::new());
+        let (taken, open) = (HashMap::new(), HashMap::new());
+        Self { state, demand, now, policy, granted, by_id, taken, open }
     }
 
     /// The time of the batch.
@@ -85,7 +88,8 @@ impl<'a> Granting<'a> {
         }
         let key = self.serving_key(ask)?;
         let scopes = Scopes { tenant: key.tenant, project: key.project, key: ask.key };
-        let (shares, expires_at) = self.shares(node, scopes, key, ask.want)?;
+        let rate = self.rate(node, ask, key.rate)?;
+        let (shares, expires_at) = self.shares(node, scopes, key, ask)?;
         let lease = Lease {
             lease: ask.lease,
             tenant: key.tenant,
@@ -96,6 +100,8 @@ impl<'a> Granting<'a> {
             granted_at: self.now,
             expires_at,
             shares,
+            rate,
+            notices: self.state.notices(scopes, self.now),
         };
         self.take(scopes, &lease);
         Ok(lease)
@@ -103,7 +109,7 @@ impl<'a> Granting<'a> {
 
     fn known(&self, id: LeaseId) -> Option<&Lease> {
         let open = self.state.leases.get(&id).map(|open| &open.lease);
-        open.or_else(|| self.granted.iter().find(|lease| lease.lease == id))
+        open.or_else(|| self.granted.get(*self.by_id.get(&id)?))
     }
 
     /// An epoch that ended, or that a later one of the same node has replaced.
@@ -130,23 +136,44 @@ impl<'a> Granting<'a> {
         }
     }
 
+    /// This node's share of the key's rate.
+    fn rate(
+        &mut self,
+        node: &NodeId,
+        ask: &LeaseAsk,
+        whole: Option<RateLimits>,
+    ) -> Result<Option<RateLimits>, LeaseRefusal> {
+        let Some(whole) = whole else { return Ok(None) };
+        let wanting = self.demand.note(ask.key, node, self.now);
+        let mut out = self
+            .state
+            .open_leases
+            .get(&Scope::Key(ask.key))
+            .map(|open| open.rates.clone())
+            .unwrap_or_default();
+        for lease in self.granted.iter().filter(|lease| lease.key == ask.key) {
+            if let Some(rate) = lease.rate {
+                out.add(&lease.node, lease.lease, rate);
+            }
+        }
+        let share = out.share(whole, node, wanting);
+        share.map(Some).ok_or(LeaseRefusal::RateHeld { retry_ms: self.policy.held_retry_ms })
+    }
+
     /// What each limited meter gets, and until when.
     fn shares(
         &self,
         node: &NodeId,
         scopes: Scopes,
         key: &KeyRow,
-        want: Quantity,
+        ask: &LeaseAsk,
     ) -> Result<(Vec<Share>, Timestamp), LeaseRefusal> {
         let mut end = self.now.plus_ms(self.policy.ttl_ms);
         end = key.expires_at.map_or(end, |expiry| end.min(expiry));
         let mut shares: Vec<Share> = Vec::new();
         for rule in self.state.quotas.hard(scopes) {
-            let Some(period) = self.state.period(scopes.tenant, rule.period, self.now) else {
-                return Err(LeaseRefusal::KeyNotActive); // A time past the calendar: nothing can be granted there.
-            };
-            end = end.min(period.to);
-            let share = self.share(node, rule, period, want)?;
+            let period = self.period(scopes, rule.period)?;
+            let share = self.share(node, scopes, rule, period, ask)?;
             match shares.iter_mut().find(|other| other.meter == share.meter) {
                 // The narrowest share counts; the tightest quota is the one to tell of.
                 Some(other) => {
@@ -159,37 +186,51 @@ impl<'a> Granting<'a> {
                 None => shares.push(share),
             }
         }
+        if !shares.is_empty() {
+            // Its units are held in one period of each rule that is counted: it must not outlive any of them.
+            for (rule, _) in self.state.rules(scopes.tenant) {
+                end = end.min(self.period(scopes, rule)?.to);
+            }
+        }
         shares.sort_by(|a, b| a.meter.cmp(&b.meter));
         Ok((shares, end))
+    }
+
+    /// The running period of a rule; past the calendar's end nothing can be granted.
+    fn period(&self, scopes: Scopes, rule: schemas::PeriodRule) -> Result<Period, LeaseRefusal> {
+        self.state.period(scopes.tenant, rule, self.now).ok_or(LeaseRefusal::KeyNotActive)
     }
 
     /// What one quota allows this lease.
     fn share(
         &self,
         node: &NodeId,
+        scopes: Scopes,
         rule: &QuotaRule,
         period: Period,
-        want: Quantity,
+        ask: &LeaseAsk,
     ) -> Result<Share, LeaseRefusal> {
-        let use_key = UseKey { scope: rule.scope, meter: rule.meter.clone(), period };
+        let use_key =
+            UseKey { scope: rule.scope, meter: rule.meter.clone(), rule: rule.period, period };
         let (meter, scope, limit, retry_ms) =
             (rule.meter.clone(), rule.scope, rule.limit, self.policy.held_retry_ms);
+        let Reserve { per_call, want } = wanted(ask, rule);
         let counted = self.state.counter(&use_key);
-        if counted.consumed >= limit.0 {
+        if limit.0.saturating_sub(counted.consumed) < per_call.0 {
             return Err(LeaseRefusal::QuotaExhausted { meter, scope, limit, period });
         }
         let held = LeaseRefusal::UnitsHeld { meter: meter.clone(), scope, limit, period, retry_ms };
-        if self.unlimited_leases(rule) > 0 {
+        if self.has_unbounded_leases(scopes, rule) {
             return Err(held); // Granted before this quota was set: what they spend is not bounded yet.
         }
         let taken = self.taken.get(&use_key).copied().unwrap_or(0);
         let available = limit.0.saturating_sub(counted.committed().saturating_add(taken));
-        if available == 0 {
+        if available < per_call.0 {
             return Err(held);
         }
         // So that no node empties the rest alone: about a quarter of what is left, shared by those who hold some.
-        let cap = (available / (4 * self.holders(rule.scope, node))).max(1);
-        let units = want.0.clamp(1, cap);
+        let cap = (available / (4 * self.holders(rule.scope, node))).max(per_call.0);
+        let units = want.0.max(per_call.0).min(cap);
         Ok(Share {
             meter,
             units: Quantity(units),
@@ -197,6 +238,14 @@ impl<'a> Granting<'a> {
             limit,
             period,
         })
+    }
+
+    /// Whether a lease is open under the quota's scope that does not know of it: it has no share of the meter, or
+    /// was granted before the quota's rule was counted at all.
+    fn has_unbounded_leases(&self, scopes: Scopes, rule: &QuotaRule) -> bool {
+        let since = self.state.counted_since(scopes.tenant, rule.period);
+        let stored = self.state.open_leases.get(&rule.scope);
+        self.unlimited_leases(rule) > 0 || stored.is_some_and(|open| open.has_older_than(since))
     }
 
     fn unlimited_leases(&self, rule: &QuotaRule) -> u32 {
@@ -216,14 +265,28 @@ impl<'a> Granting<'a> {
     fn take(&mut self, scopes: Scopes, lease: &Lease) {
         for share in &lease.shares {
             for scope in scopes.all() {
-                // Counters are kept at every scope, limited or not, in the period of the share.
-                let key = UseKey { scope, meter: share.meter.clone(), period: share.period };
-                *self.taken.entry(key).or_default() += share.units.0;
+                // Counters are kept at every scope, limited or not, by every rule of the tenant.
+                for (rule, _) in self.state.rules(scopes.tenant) {
+                    let Some(period) = self.state.period(scopes.tenant, rule, self.now) else {
+                        continue;
+                    };
+                    let key = UseKey { scope, meter: share.meter.clone(), rule, period };
+                    *self.taken.entry(key).or_default() += share.units.0;
+                }
             }
         }
         for scope in scopes.all() {
-            self.open.entry(scope).or_default().add(lease);
+            self.open.entry(scope).or_default().add(lease, None);
         }
+        self.by_id.insert(lease.lease, self.granted.len());
         self.granted.push(lease.clone());
     }
+}
+
+/// What the ask reserves of the quota's meter: a call takes one unit of `tool_calls` unless it says otherwise, and of
+/// a meter that it does not name it is taken to need as many.
+fn wanted(ask: &LeaseAsk, rule: &QuotaRule) -> Reserve {
+    let one = Reserve { per_call: Quantity(1), want: ask.want };
+    let Reserve { per_call, want } = ask.reserve.get(&rule.meter).copied().unwrap_or(one);
+    Reserve { per_call: Quantity(per_call.0.max(1)), want }
 }

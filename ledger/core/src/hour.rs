@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use schemas::{Hour, LedgerFact, NodeId, PeriodRule, Quantity, SealLine, TenantId, Timestamp};
+use schemas::{Hour, LedgerFact, NodeId, Quantity, SealLine, TenantId, Timestamp};
 
 use crate::{
     change::Changes,
@@ -77,12 +77,7 @@ impl ShardState {
 
     /// The last hour that is over and that no open lease reaches back into.
     fn closable_through(&self, now: Timestamp, lateness_ms: i64) -> Hour {
-        let oldest = self
-            .leases
-            .values()
-            .filter(|open| !open.forfeited)
-            .map(|open| open.lease.granted_at)
-            .min();
+        let oldest = self.by_age.first().map(|(granted_at, _)| *granted_at);
         let settled_to = oldest.unwrap_or(Timestamp(i64::MAX)).min(now.plus_ms(-lateness_ms));
         Hour(settled_to.hour().0 - 1)
     }
@@ -130,16 +125,5 @@ impl ShardState {
         if cells.is_empty() {
             self.unsealed.remove(&hour);
         }
-    }
-
-    /// The period of a tenant's quotas at a time; UTC when the tenant or its time zone is not known here.
-    pub(crate) fn period(
-        &self,
-        tenant: TenantId,
-        rule: PeriodRule,
-        at: Timestamp,
-    ) -> Option<schemas::Period> {
-        let zone = self.tenants.get(&tenant).map_or("UTC", |row| row.time_zone.as_str());
-        rule.period_at(at, zone).or_else(|_| rule.period_at(at, "UTC")).ok()
     }
 }

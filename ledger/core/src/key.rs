@@ -1,8 +1,8 @@
 //! A key as the ledger holds it, and what nodes are told of it.
 
 use schemas::{
-    Access, BillingMode, KeyDigest, KeyId, KeyState, KeyStatus, ProjectId, Shard, TenantId,
-    Timestamp,
+    Access, BillingMode, KeyDigest, KeyId, KeyState, KeyStatus, ProjectId, RateLimits, Shard,
+    TenantId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,8 @@ pub struct KeyRow {
     pub tools: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateLimits>,
     pub revoked: bool,
     /// The sequence on `LOG` of the last fact that changed what nodes must know of it.
     pub as_of: u64,
@@ -64,6 +66,7 @@ impl KeyRow {
             scopes: self.scopes.clone(),
             tools: self.tools.clone(),
             expires_at: self.expires_at,
+            rate: self.rate,
             limited,
             as_of: self.as_of,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use schemas::{Epoch, Lease, LeaseId, MeterName, NodeId, Quantity, Timestamp};
+use schemas::{Epoch, Lease, LeaseId, LedgerFact, MeterName, NodeId, Quantity, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -15,6 +15,9 @@ use crate::{
 /// answered with a second lease. Unit: milliseconds of the ledger's time. Far longer than any request lives.
 const SETTLED_KEPT_MS: i64 = 600_000;
 
+/// How many leases are written off by one message at most.
+const MOST_FORFEITS: usize = 500;
+
 /// A lease that is not settled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenLease {
@@ -22,6 +25,9 @@ pub struct OpenLease {
     /// What was counted under it, of the meters that it limits.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub spent: BTreeMap<MeterName, u64>,
+    /// The sequence of its grant: what is counted only from a later one on knows nothing of it.
+    #[serde(default)]
+    pub granted_seq: u64,
     /// Written off: it holds its units for the rest of its period, but no hour waits for it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forfeited: bool,
@@ -44,39 +50,44 @@ impl OpenLease {
 impl ShardState {
     /// A lease is granted; or void, when its epoch ended (or it was closed) between the decision and this place in
     /// the order: the process that asked is gone, so nobody will spend it and nobody will close it.
-    pub(crate) fn lease_granted(&mut self, lease: &Lease, out: &mut Changes) {
+    pub(crate) fn lease_granted(&mut self, seq: u64, lease: &Lease, out: &mut Changes) {
         let over = self.nodes.get(&lease.node).is_some_and(|node| node.is_over(lease.epoch));
         if over || self.settled.contains_key(&lease.lease) {
             self.settled.insert(lease.lease, self.at);
             out.held.insert(Held::Settled(lease.lease));
             return;
         }
-        let open = OpenLease { lease: lease.clone(), spent: BTreeMap::new(), forfeited: false };
-        let scopes = open.scopes();
+        let open = OpenLease {
+            lease: lease.clone(),
+            spent: BTreeMap::new(),
+            granted_seq: seq,
+            forfeited: false,
+        };
         for share in &lease.shares {
-            self.add_outstanding(
-                scopes,
-                &share.meter,
-                lease.granted_at,
-                signed(share.units.0),
-                out,
-            );
-        }
-        for scope in scopes.all() {
-            self.open_leases.entry(scope).or_default().add(lease);
+            self.add_outstanding(&open, &share.meter, signed(share.units.0), out);
         }
         self.nodes.entry(lease.node.clone()).or_default().epochs.entry(lease.epoch).or_default();
         out.held.insert(Held::Node(lease.node.clone()));
         out.held.insert(Held::Lease(lease.lease));
-        self.leases.insert(lease.lease, open);
+        self.put_lease(open);
+    }
+
+    /// Puts an open lease where it is looked for.
+    pub(crate) fn put_lease(&mut self, open: OpenLease) {
+        for scope in open.scopes().all() {
+            self.open_leases.entry(scope).or_default().add(&open.lease, Some(open.granted_seq));
+        }
+        if !open.forfeited {
+            self.by_age.insert((open.lease.granted_at, open.lease.lease));
+        }
+        self.leases.insert(open.lease.lease, open);
     }
 
     /// Settles a lease: what it did not spend is free again.
     pub(crate) fn settle(&mut self, seq: u64, lease: LeaseId, out: &mut Changes) -> bool {
         let Some(open) = self.leases.remove(&lease) else { return false };
-        let scopes = open.scopes();
         for (meter, unspent) in open.unspent() {
-            self.add_outstanding(scopes, meter, open.lease.granted_at, -signed(unspent), out);
+            self.add_outstanding(&open, meter, -signed(unspent), out);
         }
         for (meter, spent) in &open.spent {
             let units = open.lease.share(meter).unwrap_or(Quantity::ZERO).0;
@@ -143,6 +154,7 @@ impl ShardState {
         match self.leases.get_mut(&lease) {
             Some(open) => {
                 open.forfeited = true;
+                self.by_age.remove(&(open.lease.granted_at, lease));
                 out.held.insert(Held::Lease(lease));
             }
             None => out.anomaly(seq, "forfeit_of_nothing", lease.to_string()),
@@ -163,10 +175,31 @@ impl ShardState {
         });
     }
 
+    /// The leases to write off at `now`: their nodes did not come back for `after_ms` after their end.
+    #[must_use]
+    pub fn decide_forfeits(&self, now: Timestamp, after_ms: i64) -> Vec<LedgerFact> {
+        let now = now.max(self.at);
+        let old = self.by_age.iter().take_while(|(at, _)| now.ms_since(*at) >= after_ms);
+        let found = old.filter_map(|(_, lease)| self.leases.get(lease));
+        found
+            .filter(|open| now.ms_since(open.lease.expires_at) >= after_ms)
+            .take(MOST_FORFEITS)
+            .map(|open| LedgerFact::LeaseForfeited {
+                lease: open.lease.lease,
+                tenant: open.lease.tenant,
+                at_stake: open
+                    .unspent()
+                    .map(|(meter, units)| (meter.clone(), Quantity(units)))
+                    .collect(),
+            })
+            .collect()
+    }
+
     fn forget_open(&mut self, open: &OpenLease) {
+        self.by_age.remove(&(open.lease.granted_at, open.lease.lease));
         for scope in open.scopes().all() {
             if let Some(count) = self.open_leases.get_mut(&scope)
-                && count.remove(&open.lease)
+                && count.remove(&open.lease, open.granted_seq)
             {
                 self.open_leases.remove(&scope);
             }

@@ -14,15 +14,19 @@ mod hour;
 mod key;
 mod lease;
 mod node;
+mod period;
+mod quarantine;
 mod quota;
+mod rate;
 mod record;
 mod state;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod threshold;
 
-pub use change::{Anomaly, Changes, HourKey, Quarantined};
+pub use change::{Anomaly, Changes, HourKey, Quarantined, Resolved};
 pub use fold::Entry;
 pub use grant::{Granting, Policy};
 pub use hour::SealPolicy;
@@ -30,4 +34,6 @@ pub use key::KeyRow;
 pub use lease::OpenLease;
 pub use node::{EpochState, NodeState};
 pub use quota::{Scopes, Use, UseKey};
+pub use rate::Demand;
 pub use state::{Held, ProjectRow, QuotaRow, Row, RowError, ShardState, TenantRow};
+pub use threshold::THRESHOLDS;

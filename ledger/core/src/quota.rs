@@ -15,6 +15,7 @@ use schemas::{
 pub struct UseKey {
     pub scope: Scope,
     pub meter: MeterName,
+    pub rule: PeriodRule,
     pub period: Period,
 }
 
@@ -56,7 +57,10 @@ pub(crate) struct Quotas {
 impl Quotas {
     pub(crate) fn set(&mut self, rule: QuotaRule) {
         self.remove(rule.scope, &rule.meter, rule.period);
-        self.rules.entry(rule.scope).or_default().push(rule);
+        let rules = self.rules.entry(rule.scope).or_default();
+        rules.push(rule);
+        // Their order must not tell which came first: the stored rows do not.
+        rules.sort_by(|a, b| (&a.meter, a.period).cmp(&(&b.meter, b.period)));
     }
 
     pub(crate) fn remove(&mut self, scope: Scope, meter: &MeterName, period: PeriodRule) {
@@ -77,14 +81,19 @@ impl Quotas {
         self.rules.get(&scope)?.iter().find(|rule| (&rule.meter, rule.period) == (meter, period))
     }
 
+    /// All quotas of a scope.
+    pub(crate) fn of(&self, scope: Scope) -> &[QuotaRule] {
+        self.rules.get(&scope).map_or(&[], Vec::as_slice)
+    }
+
     /// The hard quotas that limit a call in these scopes, from the widest scope to the narrowest.
     pub(crate) fn hard(&self, scopes: Scopes) -> impl Iterator<Item = &QuotaRule> {
-        scopes
-            .all()
-            .into_iter()
-            .filter_map(|scope| self.rules.get(&scope))
-            .flatten()
-            .filter(|rule| rule.kind == QuotaKind::Hard)
+        self.any(scopes).filter(|rule| rule.kind == QuotaKind::Hard)
+    }
+
+    /// All quotas that watch a call in these scopes, hard and soft.
+    pub(crate) fn any(&self, scopes: Scopes) -> impl Iterator<Item = &QuotaRule> {
+        scopes.all().into_iter().flat_map(|scope| self.of(scope))
     }
 
     pub(crate) fn limit_anything(&self, scopes: Scopes) -> bool {

@@ -1,62 +1,46 @@
 //! Folds the records of a node: each position once, for ever.
 
-use schemas::{LeaseId, MeterName, PeriodRule, Record, Timestamp, UsageBatch, UsageEvent};
+use schemas::{MeterName, NodeId, Quantity, Record, Timestamp, UsageBatch, UsageEvent};
 
 use crate::{
-    change::{Changes, HourKey, Quarantined},
-    lease::signed,
+    change::{Changes, HourKey},
+    lease::{OpenLease, signed},
+    node::EpochState,
     quota::{Scopes, Use, UseKey},
     state::{Held, ShardState},
 };
 
-/// The most units of one meter that one event may count for. Range of a sound event: `0..=10^12`; with it no sum
-/// of a counter can leave its range before nine million such events were counted in one period.
-const MOST_UNITS: u64 = 1_000_000_000_000;
+/// Where an event was found.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    seq: u64,
+    stored_at: Timestamp,
+    batch: &'a UsageBatch,
+}
 
 impl ShardState {
-    pub(crate) fn apply_usage(&mut self, seq: u64, batch: &UsageBatch, out: &mut Changes) {
+    pub(crate) fn apply_usage(
+        &mut self,
+        seq: u64,
+        stored_at: Timestamp,
+        batch: &UsageBatch,
+        out: &mut Changes,
+    ) {
         if batch.shard != self.shard || batch.first_seq == 0 {
             let reason = format!("shard {}, first position {}", batch.shard, batch.first_seq);
-            return quarantine(seq, None, reason, batch, out);
+            return self.quarantine(seq, 0, reason, batch, out);
         }
         let mut node = self.nodes.remove(&batch.node).unwrap_or_default();
         if node.is_forgotten(batch.epoch) {
             self.nodes.insert(batch.node.clone(), node);
-            return quarantine(
-                seq,
-                None,
-                format!("epoch {} ended long ago", batch.epoch.0),
-                batch,
-                out,
-            );
+            let reason = format!("epoch {} ended long ago", batch.epoch.0);
+            return self.quarantine(seq, 0, reason, batch, out);
         }
         let mut epoch = node.epochs.remove(&batch.epoch).unwrap_or_default();
+        let found = Found { seq, stored_at, batch };
         for (position, record) in (batch.first_seq..).zip(&batch.records) {
-            if !epoch.ended && epoch.seen.insert(position) {
-                match record {
-                    Record::LeaseClosed { .. } | Record::EpochEnded => {
-                        epoch.waiting.insert(position, record.clone());
-                    }
-                    Record::Usage(event) => self.count(seq, position, batch, event, out),
-                    Record::Refused { .. } => {} // Nothing was spent; ClickHouse shows them.
-                }
-            } else if epoch.ended && position > epoch.seen.watermark {
-                quarantine(seq, Some(position), "its epoch had ended".to_owned(), record, out);
-            }
-            while let Some(first) =
-                epoch.waiting.first_entry().filter(|next| *next.key() <= epoch.seen.watermark)
-            {
-                match first.remove() {
-                    Record::LeaseClosed { lease, spent, tenant: _ } => {
-                        self.lease_closed(seq, lease, &spent, out);
-                    }
-                    Record::EpochEnded => {
-                        epoch.ended = true;
-                        self.settle_epoch(seq, &batch.node, batch.epoch, out);
-                    }
-                    Record::Usage(_) | Record::Refused { .. } => {} // Never put there.
-                }
-            }
+            self.apply_record(found, position, record, &mut epoch, out);
+            self.apply_waiting(found, &mut epoch, out);
         }
         node.epochs.insert(batch.epoch, epoch);
         node.forget();
@@ -65,47 +49,103 @@ impl ShardState {
         out.nodes.insert(batch.node.clone());
     }
 
-    fn count(
+    /// Counts a record at a position that was not seen before.
+    fn apply_record(
         &mut self,
-        seq: u64,
+        found: Found<'_>,
         position: u64,
-        batch: &UsageBatch,
-        event: &UsageEvent,
+        record: &Record,
+        epoch: &mut EpochState,
         out: &mut Changes,
     ) {
-        if event.quantities.values().any(|units| units.0 > MOST_UNITS) {
-            return quarantine(
-                seq,
-                Some(position),
-                "a quantity above 10^12".to_owned(),
-                event,
-                out,
-            );
+        if epoch.ended {
+            if position > epoch.seen.watermark {
+                let reason = "its epoch had ended".to_owned();
+                self.quarantine(found.seq, position, reason, record, out);
+            }
+            return;
         }
-        let at = self.time_under_lease(seq, batch, event, out);
+        if !epoch.seen.insert(position) {
+            return;
+        }
+        match record {
+            Record::LeaseClosed { .. } | Record::EpochEnded => {
+                epoch.waiting.insert(position, record.clone());
+            }
+            Record::Usage(event) => match event.sound(found.stored_at) {
+                Ok(()) => self.count(found, event, out),
+                Err(why) => self.quarantine(found.seq, position, why.to_string(), record, out),
+            },
+            Record::Refused { .. } => {} // Nothing was spent; ClickHouse shows them.
+        }
+    }
+
+    /// Carries out what waited for the records before it.
+    fn apply_waiting(&mut self, found: Found<'_>, epoch: &mut EpochState, out: &mut Changes) {
+        let reached = epoch.seen.watermark;
+        while let Some(first) = epoch.waiting.first_entry().filter(|next| *next.key() <= reached) {
+            match first.remove() {
+                Record::LeaseClosed { lease, spent, tenant: _ } => {
+                    self.lease_closed(found.seq, lease, &spent, out);
+                }
+                Record::EpochEnded => {
+                    epoch.ended = true;
+                    self.settle_epoch(found.seq, &found.batch.node, found.batch.epoch, out);
+                }
+                Record::Usage(_) | Record::Refused { .. } => {} // Never put there.
+            }
+        }
+    }
+
+    fn count(&mut self, found: Found<'_>, event: &UsageEvent, out: &mut Changes) {
+        let at = self.time_under_lease(found, event, out);
         let scopes = Scopes { tenant: event.tenant, project: event.project, key: event.key };
-        for (meter, units) in &event.quantities {
-            if units.0 == 0 {
-                continue;
+        for (meter, units) in event.quantities.iter().filter(|(_, units)| units.0 > 0) {
+            let covered = self.spend(event, scopes, meter, units.0, out);
+            self.add_counted(scopes, meter, at, (units.0, covered), Some(&found.batch.node), out);
+        }
+    }
+
+    /// Counts an event that a person released from quarantine, at its own time: no lease stands behind it.
+    pub(crate) fn count_resolved(&mut self, seq: u64, event: &UsageEvent, out: &mut Changes) {
+        let scopes = Scopes { tenant: event.tenant, project: event.project, key: event.key };
+        if event.quantities.values().any(|units| units.0 > schemas::fact::usage::MOST_UNITS) {
+            return out.anomaly(seq, "resolved_too_much", scopes.key.to_string());
+        }
+        for (meter, units) in event.quantities.iter().filter(|(_, units)| units.0 > 0) {
+            self.add_counted(scopes, meter, event.at, (units.0, Covered::default()), None, out);
+        }
+    }
+
+    fn add_counted(
+        &mut self,
+        scopes: Scopes,
+        meter: &MeterName,
+        at: Timestamp,
+        (units, covered): (u64, Covered),
+        by: Option<&NodeId>,
+        out: &mut Changes,
+    ) {
+        self.each_use(scopes, meter, at, out, |value, since| {
+            value.consumed = value.consumed.saturating_add(units);
+            if since <= covered.granted_seq {
+                value.outstanding = value.outstanding.saturating_sub(covered.units);
             }
-            let covered =
-                event.lease.map_or(0, |lease| self.spend(lease, scopes, meter, units.0, out));
-            self.add_consumed(scopes, meter, at, units.0, covered, out);
-            self.add_hour(at, scopes, meter, units.0, out);
-            let hour = at.hour();
-            if self.closed_through.is_none_or(|through| hour > through)
-                && self.hour_nodes.entry(hour).or_default().insert(batch.node.clone())
-            {
-                out.held.insert(Held::HourNodes(hour));
-            }
+        });
+        self.add_hour(at, scopes, meter, units, out);
+        let hour = at.hour();
+        if let Some(node) = by
+            && self.closed_through.is_none_or(|through| hour > through)
+            && self.hour_nodes.entry(hour).or_default().insert(node.clone())
+        {
+            out.held.insert(Held::HourNodes(hour));
         }
     }
 
     /// The event's time, held within its lease, and a word when something about the lease is wrong.
     fn time_under_lease(
         &self,
-        seq: u64,
-        batch: &UsageBatch,
+        Found { seq, batch, .. }: Found<'_>,
         event: &UsageEvent,
         out: &mut Changes,
     ) -> Timestamp {
@@ -134,73 +174,84 @@ impl ShardState {
         within
     }
 
-    /// Moves units of a lease to spent; returns how many of them the lease still held.
+    /// Moves units of the event's lease to spent; returns how many of them the lease still held.
     fn spend(
         &mut self,
-        id: LeaseId,
+        event: &UsageEvent,
         scopes: Scopes,
         meter: &MeterName,
         units: u64,
         out: &mut Changes,
-    ) -> u64 {
-        let Some(open) = self.leases.get_mut(&id).filter(|open| open.scopes() == scopes) else {
-            return 0;
+    ) -> Covered {
+        let open = event.lease.and_then(|id| self.leases.get_mut(&id));
+        let Some(open) = open.filter(|open| open.scopes() == scopes) else {
+            return Covered::default();
         };
-        let Some(share) = open.lease.share(meter) else { return 0 };
+        let granted_seq = open.granted_seq;
+        let Some(Quantity(share)) = open.lease.share(meter) else { return Covered::default() };
         let spent = open.spent.entry(meter.clone()).or_default();
-        let covered = units.min(share.0.saturating_sub(*spent));
-        *spent = spent.saturating_add(units);
-        out.held.insert(Held::Lease(id));
-        covered
+        let units = {
+            let covered = units.min(share.saturating_sub(*spent));
+            *spent = spent.saturating_add(units);
+            covered
+        };
+        out.held.insert(Held::Lease(open.lease.lease));
+        Covered { units, granted_seq }
     }
 
-    fn add_consumed(
-        &mut self,
-        scopes: Scopes,
-        meter: &MeterName,
-        at: Timestamp,
-        units: u64,
-        covered: u64,
-        out: &mut Changes,
-    ) {
-        self.each_use(scopes, meter, at, out, |value| {
-            value.consumed = value.consumed.saturating_add(units);
-            value.outstanding = value.outstanding.saturating_sub(covered);
-        });
-    }
-
+    /// Changes what a lease holds of a meter, wherever it was counted when the lease was granted.
     pub(crate) fn add_outstanding(
         &mut self,
-        scopes: Scopes,
+        open: &OpenLease,
         meter: &MeterName,
-        at: Timestamp,
         units: i64,
         out: &mut Changes,
     ) {
-        self.each_use(scopes, meter, at, out, |value| {
-            value.outstanding = value.outstanding.saturating_add_signed(units);
+        let (at, granted_seq) = (open.lease.granted_at, open.granted_seq);
+        self.each_use(open.scopes(), meter, at, out, |value, since| {
+            if since <= granted_seq {
+                value.outstanding = value.outstanding.saturating_add_signed(units);
+            }
         });
     }
 
-    /// Changes the counters of the three scopes in the period that holds `at`, and notes the difference made.
+    /// Changes the counters of the three scopes in the periods that hold `at`, and notes the difference made.
+    /// `change` is told since which sequence a counter counts.
     fn each_use(
         &mut self,
         scopes: Scopes,
         meter: &MeterName,
         at: Timestamp,
         out: &mut Changes,
-        change: impl Fn(&mut Use),
+        change: impl Fn(&mut Use, u64),
     ) {
-        let Some(period) = self.period(scopes.tenant, PeriodRule::Month, at) else { return };
-        for scope in scopes.all() {
-            let key = UseKey { scope, meter: meter.clone(), period };
-            let value = self.uses.entry(key.clone()).or_default();
-            let before = *value;
-            change(value);
-            let difference = out.uses.entry(key).or_default();
-            difference.0 += signed(value.consumed) - signed(before.consumed);
-            difference.1 += signed(value.outstanding) - signed(before.outstanding);
+        for index in 0.. {
+            let Some((rule, since)) = self.rule(scopes.tenant, index) else { return };
+            let Some(period) = self.period_of_event(scopes.tenant, rule, at) else { continue };
+            for scope in scopes.all() {
+                let key = UseKey { scope, meter: meter.clone(), rule, period };
+                self.change_use(key, since, out, &change);
+            }
         }
+    }
+
+    fn change_use(
+        &mut self,
+        key: UseKey,
+        since: u64,
+        out: &mut Changes,
+        change: &impl Fn(&mut Use, u64),
+    ) {
+        let value = self.uses.entry(key.clone()).or_default();
+        let before = *value;
+        change(value, since);
+        let after = *value;
+        if after.consumed > before.consumed {
+            self.note_crossing(&key, before.consumed, after.consumed, out);
+        }
+        let difference = out.uses.entry(key).or_default();
+        difference.0 += signed(after.consumed) - signed(before.consumed);
+        difference.1 += signed(after.outstanding) - signed(before.outstanding);
     }
 
     fn add_hour(
@@ -222,13 +273,9 @@ impl ShardState {
     }
 }
 
-fn quarantine(
-    seq: u64,
-    record: Option<u64>,
-    reason: String,
-    what: &impl serde::Serialize,
-    out: &mut Changes,
-) {
-    let payload = serde_json::to_string(what).unwrap_or_else(|error| error.to_string());
-    out.quarantined.push(Quarantined { seq, record, reason, payload });
+/// Units that a lease held and an event spent, and when that lease was granted.
+#[derive(Clone, Copy, Default)]
+struct Covered {
+    units: u64,
+    granted_seq: u64,
 }

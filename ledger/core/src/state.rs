@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use schemas::{
-    Access, BillingMode, Hour, KeyId, KeyState, Lease, LeaseId, MeterName, NodeId, PeriodRule,
-    ProjectId, QuotaRule, Scope, Shard, TenantId, Timestamp,
+    Access, BillingMode, Hour, KeyId, KeyState, Lease, LeaseId, MeterName, NodeId, Period,
+    PeriodRule, ProjectId, QuotaRule, Scope, Shard, TenantId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,10 @@ use crate::{
     key::KeyRow,
     lease::OpenLease,
     node::NodeState,
+    period::LastPeriods,
     quota::{Quotas, Scopes, Use, UseKey},
+    rate::RatesOut,
+    threshold::QuotaName,
 };
 
 /// A tenant as the ledger needs it.
@@ -23,6 +26,9 @@ use crate::{
 pub struct TenantRow {
     pub time_zone: String,
     pub billing: BillingMode,
+    /// The period rules besides the month that its usage is counted by, each from a sequence on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<(PeriodRule, u64)>,
     /// What billing decided last, with its reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<(Access, String)>,
@@ -44,7 +50,12 @@ impl Held {
         match self {
             Self::Tenant(tenant) => ("tenant", tenant.to_string()),
             Self::Project(project) => ("project", project.to_string()),
-            Self::Quota(scope, meter, period) => ("quota", format!("{scope}/{meter}/{period}")),
+            Self::Quota(scope, meter, rule) => ("quota", format!("{scope}/{meter}/{rule}")),
+            Self::Told(scope, meter, rule) => ("told", format!("{scope}/{meter}/{rule}")),
+            Self::Due(scope, meter, rule, period) => {
+                ("due", format!("{scope}/{meter}/{rule}/{}", period.from.0))
+            }
+            Self::Quarantined(seq, record) => ("quarantined", format!("{seq}/{record}")),
             Self::Node(node) => ("node", node.to_string()),
             Self::Lease(lease) => ("lease", lease.to_string()),
             Self::Settled(lease) => ("settled", lease.to_string()),
@@ -61,21 +72,15 @@ impl Held {
 pub enum Held {
     Tenant(TenantId),
     Project(ProjectId),
-    Quota(Scope, MeterName, PeriodKey),
+    Quota(Scope, MeterName, PeriodRule),
+    Told(Scope, MeterName, PeriodRule),
+    Due(Scope, MeterName, PeriodRule, Period),
+    Quarantined(u64, u64),
     Node(NodeId),
     Lease(LeaseId),
     Settled(LeaseId),
     Unsealed(Hour, TenantId, MeterName),
     HourNodes(Hour),
-}
-
-/// A period rule as part of a name.
-pub type PeriodKey = &'static str;
-
-pub(crate) fn period_key(rule: PeriodRule) -> PeriodKey {
-    match rule {
-        PeriodRule::Month => "month",
-    }
 }
 
 /// One stored part of the state; `body` in JSON, self-contained.
@@ -85,6 +90,9 @@ pub enum Row {
     Tenant { tenant: TenantId, row: TenantRow },
     Project { project: ProjectId, row: ProjectRow },
     Quota { row: QuotaRow },
+    Told { scope: Scope, meter: MeterName, rule: PeriodRule, period: Period, percent: u8 },
+    Due { scope: Scope, meter: MeterName, rule: PeriodRule, period: Period },
+    Quarantined { seq: u64, record: u64 },
     Node { node: NodeId, row: NodeState },
     Lease { row: OpenLease },
     Settled { lease: LeaseId, at: Timestamp },
@@ -97,17 +105,24 @@ pub enum Row {
 #[error("a stored row of the state cannot be read: {0}")]
 pub struct RowError(#[from] serde_json::Error);
 
-/// How many open leases a scope has, by node, and how many of them each meter limits.
+/// The open leases of a scope: how many, by node, how many of them each meter limits, and since when.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OpenCount {
     pub all: u32,
     pub limited: BTreeMap<MeterName, u32>,
     pub nodes: BTreeMap<NodeId, u32>,
+    /// By the sequence of their grants; one of a batch that is not stored yet has none.
+    pub granted: BTreeSet<(u64, LeaseId)>,
+    pub rates: RatesOut,
 }
 
 impl OpenCount {
-    pub(crate) fn add(&mut self, lease: &Lease) {
+    pub(crate) fn add(&mut self, lease: &Lease, granted_seq: Option<u64>) {
         self.all += 1;
+        self.granted.extend(granted_seq.map(|seq| (seq, lease.lease)));
+        if let Some(rate) = lease.rate {
+            self.rates.add(&lease.node, lease.lease, rate);
+        }
         *self.nodes.entry(lease.node.clone()).or_default() += 1;
         for share in &lease.shares {
             *self.limited.entry(share.meter.clone()).or_default() += 1;
@@ -115,8 +130,10 @@ impl OpenCount {
     }
 
     /// Returns whether none is left.
-    pub(crate) fn remove(&mut self, lease: &Lease) -> bool {
+    pub(crate) fn remove(&mut self, lease: &Lease, granted_seq: u64) -> bool {
         self.all = self.all.saturating_sub(1);
+        self.granted.remove(&(granted_seq, lease.lease));
+        self.rates.remove(&lease.node, lease.lease);
         if let Some(count) = self.nodes.get_mut(&lease.node) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -126,6 +143,9 @@ impl OpenCount {
         for share in &lease.shares {
             if let Some(count) = self.limited.get_mut(&share.meter) {
                 *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.limited.remove(&share.meter);
+                }
             }
         }
         self.all == 0
@@ -134,6 +154,11 @@ impl OpenCount {
     /// How many nodes would hold leases if `node` got one more.
     pub(crate) fn holders_with(&self, node: &NodeId) -> u64 {
         self.nodes.len() as u64 + u64::from(!self.nodes.contains_key(node))
+    }
+
+    /// Whether a lease is open that was granted before `seq`.
+    pub(crate) fn has_older_than(&self, seq: u64) -> bool {
+        self.granted.first().is_some_and(|(oldest, _)| *oldest < seq)
     }
 
     /// Open leases that may spend this meter without a bound.
@@ -167,10 +192,16 @@ pub struct ShardState {
     pub(crate) uses: HashMap<UseKey, Use>,
     pub(crate) nodes: BTreeMap<NodeId, NodeState>,
     pub(crate) leases: HashMap<LeaseId, OpenLease>,
+    /// The leases that hours wait for, oldest first.
+    pub(crate) by_age: BTreeSet<(Timestamp, LeaseId)>,
     pub(crate) open_leases: HashMap<Scope, OpenCount>,
     pub(crate) settled: HashMap<LeaseId, Timestamp>,
     pub(crate) unsealed: BTreeMap<Hour, BTreeMap<(TenantId, MeterName), u64>>,
     pub(crate) hour_nodes: BTreeMap<Hour, BTreeSet<NodeId>>,
+    pub(crate) told: HashMap<QuotaName, (Period, u8)>,
+    pub(crate) due: BTreeSet<(QuotaName, Period)>,
+    pub(crate) quarantined: BTreeSet<(u64, u64)>,
+    pub(crate) last_periods: LastPeriods,
 }
 
 impl ShardState {
@@ -194,10 +225,15 @@ impl ShardState {
             uses: HashMap::new(),
             nodes: BTreeMap::new(),
             leases: HashMap::new(),
+            by_age: BTreeSet::new(),
             open_leases: HashMap::new(),
             settled: HashMap::new(),
             unsealed: BTreeMap::new(),
             hour_nodes: BTreeMap::new(),
+            told: HashMap::new(),
+            due: BTreeSet::new(),
+            quarantined: BTreeSet::new(),
+            last_periods: LastPeriods::default(),
         }
     }
 
@@ -211,8 +247,21 @@ impl ShardState {
             Held::Project(project) => {
                 Row::Project { project: *project, row: *self.projects.get(project)? }
             }
-            Held::Quota(scope, meter, _) => {
-                Row::Quota { row: self.quotas.get(*scope, meter, PeriodRule::Month)?.clone() }
+            Held::Quota(scope, meter, rule) => {
+                Row::Quota { row: self.quotas.get(*scope, meter, *rule)?.clone() }
+            }
+            Held::Told(scope, meter, rule) => {
+                let (period, percent) = *self.told.get(&(*scope, meter.clone(), *rule))?;
+                Row::Told { scope: *scope, meter: meter.clone(), rule: *rule, period, percent }
+            }
+            Held::Due(scope, meter, rule, period) => {
+                let (name, period) = self.due.get(&((*scope, meter.clone(), *rule), *period))?;
+                let ((scope, meter, rule), period) = (name.clone(), *period);
+                Row::Due { scope, meter, rule, period }
+            }
+            Held::Quarantined(seq, record) => {
+                let (seq, record) = *self.quarantined.get(&(*seq, *record))?;
+                Row::Quarantined { seq, record }
             }
             Held::Node(node) => {
                 Row::Node { node: node.clone(), row: self.nodes.get(node)?.clone() }
@@ -239,15 +288,19 @@ impl ShardState {
                 self.projects.insert(project, row);
             }
             Row::Quota { row } => self.quotas.set(row),
+            Row::Told { scope, meter, rule, period, percent } => {
+                self.told.insert((scope, meter, rule), (period, percent));
+            }
+            Row::Due { scope, meter, rule, period } => {
+                self.due.insert(((scope, meter, rule), period));
+            }
+            Row::Quarantined { seq, record } => {
+                self.quarantined.insert((seq, record));
+            }
             Row::Node { node, row } => {
                 self.nodes.insert(node, row);
             }
-            Row::Lease { row } => {
-                for scope in row.scopes().all() {
-                    self.open_leases.entry(scope).or_default().add(&row.lease);
-                }
-                self.leases.insert(row.lease.lease, row);
-            }
+            Row::Lease { row } => self.put_lease(row),
             Row::Settled { lease, at } => {
                 self.settled.insert(lease, at);
             }

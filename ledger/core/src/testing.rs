@@ -10,7 +10,7 @@ use schemas::{
 };
 use uuid::Uuid;
 
-use crate::{Changes, Entry, Granting, Policy, SealPolicy, ShardState, Use, UseKey};
+use crate::{Changes, Demand, Entry, Granting, Policy, SealPolicy, ShardState, Use, UseKey};
 
 pub const SHARD: Shard = Shard(3);
 pub const TENANT: TenantId = TenantId(Uuid::from_u128(1));
@@ -42,6 +42,7 @@ pub fn quota(scope: Scope, limit: u64) -> ControlFact {
 
 pub struct World {
     pub state: ShardState,
+    pub demand: Demand,
     pub changes: Changes,
     pub now: Timestamp,
     pub log: Vec<(u64, Entry)>,
@@ -56,6 +57,7 @@ impl World {
     pub fn new() -> Self {
         let mut world = Self {
             state: ShardState::new(SHARD),
+            demand: Demand::default(),
             changes: Changes::default(),
             now: NOON,
             log: Vec::new(),
@@ -91,7 +93,7 @@ impl World {
         }
     }
 
-    fn put(&mut self, entry: Entry) -> u64 {
+    pub fn put(&mut self, entry: Entry) -> u64 {
         self.next += 2; // Other shards' messages lie between.
         let mut changes = Changes::default();
         self.state.apply(self.next, &entry, &mut changes);
@@ -128,6 +130,7 @@ impl World {
             at: self.now,
             by: "test".into(),
             tenant: TENANT,
+            shard: None,
             facts,
         };
         self.ledger(vec![LedgerFact::ControlTaken { control_seq: self.control, decision }])
@@ -162,9 +165,19 @@ impl World {
         id: u128,
         want: u64,
     ) -> Result<Lease, LeaseRefusal> {
-        let mut granting = Granting::new(&self.state, self.now, POLICY);
-        let ask = LeaseAsk { lease: lease_id(id), key, want: Quantity(want) };
-        let answer = granting.ask(from, Epoch(epoch), &ask);
+        let reserve = BTreeMap::new();
+        let ask = LeaseAsk { lease: lease_id(id), key, want: Quantity(want), reserve };
+        self.ask_as(from, epoch, &ask)
+    }
+
+    pub fn ask_as(
+        &mut self,
+        from: &NodeId,
+        epoch: u64,
+        ask: &LeaseAsk,
+    ) -> Result<Lease, LeaseRefusal> {
+        let mut granting = Granting::new(&self.state, &mut self.demand, self.now, POLICY);
+        let answer = granting.ask(from, Epoch(epoch), ask);
         let facts = granting.into_facts();
         if !facts.is_empty() {
             self.ledger(facts);
@@ -205,14 +218,9 @@ impl World {
         records: Vec<Record>,
     ) -> u64 {
         let node = from.clone();
-        self.put(Entry::Usage(UsageBatch {
-            v: 1,
-            node,
-            epoch: Epoch(epoch),
-            shard: SHARD,
-            first_seq,
-            records,
-        }))
+        let epoch = Epoch(epoch);
+        let batch = UsageBatch { v: 1, node, epoch, shard: SHARD, first_seq, records };
+        self.put(Entry::Usage { stored_at: self.now, batch })
     }
 
     pub fn call(&mut self, lease: &Lease, units: u64) {
@@ -240,7 +248,8 @@ impl World {
 
     pub fn used_at(&self, scope: Scope) -> Use {
         let period = PeriodRule::Month.period_at(self.now, "UTC").unwrap();
-        self.state.counter(&UseKey { scope, meter: MeterName::tool_calls(), period })
+        let (meter, rule) = (MeterName::tool_calls(), PeriodRule::Month);
+        self.state.counter(&UseKey { scope, meter, rule, period })
     }
 
     pub fn seal(&mut self) -> Vec<LedgerFact> {

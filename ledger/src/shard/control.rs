@@ -2,22 +2,29 @@
 
 use runtime::nats::{Nats, ReadError, Reader};
 use schemas::{Decision, Shard, subject};
-use sqlx::PgPool;
 use tokio::sync::mpsc;
 
-use crate::store;
+/// The shard that takes in what nobody can read: it may have been meant for any.
+const OF_THE_UNREADABLE: Shard = Shard(0);
+/// How much of an unreadable message is shown. Unit: characters.
+const EXCERPT: usize = 500;
 
-/// A decision of this shard's tenants, at its sequence on `CONTROL`, with its size. Unit: bytes.
+/// A message of `CONTROL` for this shard, with its size. Unit: bytes.
 pub(super) struct Taken {
     pub seq: u64,
-    pub decision: Decision,
+    pub decision: Result<Decision, Unreadable>,
     pub size: usize,
+}
+
+/// A message of `CONTROL` that cannot be read.
+pub(super) struct Unreadable {
+    pub reason: String,
+    pub excerpt: String,
 }
 
 /// Reads on from behind `after` until the receiver is gone or the stream is not what it was.
 pub(super) async fn run(
     nats: Nats,
-    pool: PgPool,
     (shard, shards): (Shard, u16),
     after: u64,
     to: mpsc::Sender<Result<Taken, ReadError>>,
@@ -33,25 +40,24 @@ pub(super) async fn run(
         };
         for message in messages {
             let size = message.payload.len();
-            match serde_json::from_slice::<Decision>(&message.payload) {
-                Ok(decision) if Shard::of(decision.tenant, shards) == shard => {
-                    if to.send(Ok(Taken { seq: message.seq, decision, size })).await.is_err() {
-                        return;
-                    }
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    let payload = String::from_utf8_lossy(&message.payload);
-                    tracing::error!(stream.seq = message.seq, %error, "Quarantines a decision that cannot be read");
-                    metrics::counter!("tollbook_ledger_quarantined_total").increment(1);
-                    let kept =
-                        store::quarantine_control(&pool, message.seq, &error.to_string(), &payload)
-                            .await;
-                    if let Err(error) = kept {
-                        return drop(to.send(Err(ReadError::Nats(Box::new(error)))).await);
-                    }
-                }
+            let decision = read(&message.payload);
+            let of = decision.as_ref().map_or(OF_THE_UNREADABLE, |read| read.shard(shards));
+            if of == shard && to.send(Ok(Taken { seq: message.seq, decision, size })).await.is_err()
+            {
+                return;
             }
         }
+    }
+}
+
+fn read(payload: &[u8]) -> Result<Decision, Unreadable> {
+    let unreadable = |reason: String| Unreadable {
+        reason,
+        excerpt: String::from_utf8_lossy(payload).chars().take(EXCERPT).collect(),
+    };
+    match serde_json::from_slice::<Decision>(payload) {
+        Ok(decision) if decision.v == schemas::fact::VERSION => Ok(decision),
+        Ok(newer) => Err(unreadable(format!("version {} is not known here", newer.v))),
+        Err(error) => Err(unreadable(error.to_string())),
     }
 }

@@ -12,7 +12,7 @@
 
 mod asks;
 mod control;
-mod decide;
+pub(crate) mod decide;
 mod publish;
 mod read;
 mod work;

@@ -2,7 +2,7 @@
 
 use ledger_core::Entry;
 use runtime::nats::{Message, Nats, ReadError, Reader};
-use schemas::{LedgerBatch, Shard, UsageBatch, subject};
+use schemas::{LedgerBatch, Shard, Timestamp, UsageBatch, subject};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
@@ -55,7 +55,7 @@ pub(super) async fn run(
 
 /// A message of a node that cannot be read is kept apart; one of the ledger's own stops the shard.
 fn parse(message: Message, own: &str) -> Result<Read, ShardError> {
-    let Message { seq, subject, payload, .. } = message;
+    let Message { seq, subject, payload, stored_at_ms, .. } = message;
     if subject == own {
         let batch = decode::<LedgerBatch>(&payload, |batch| batch.v);
         return match batch {
@@ -63,16 +63,18 @@ fn parse(message: Message, own: &str) -> Result<Read, ShardError> {
             Err(reason) => Err(ShardError::OwnMessage { seq, reason }),
         };
     }
-    Ok((seq, usage(&subject, &payload)))
+    Ok((seq, usage(&subject, &payload, Timestamp(stored_at_ms))))
 }
 
-fn usage(subject: &str, payload: &[u8]) -> Entry {
+fn usage(subject: &str, payload: &[u8], stored_at: Timestamp) -> Entry {
     let unreadable = |reason| Entry::Unreadable {
         reason,
         payload: String::from_utf8_lossy(payload).into_owned(),
     };
     match decode::<UsageBatch>(payload, |batch| batch.v) {
-        Ok(batch) if subject == subject::usage(batch.shard, &batch.node) => Entry::Usage(batch),
+        Ok(batch) if subject == subject::usage(batch.shard, &batch.node) => {
+            Entry::Usage { stored_at, batch }
+        }
         Ok(batch) => {
             unreadable(format!("{} of shard {} on subject {subject}", batch.node, batch.shard))
         }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ledger_core::{Changes, NodeState, ShardState};
+use ledger_core::{Changes, Demand, NodeState, ShardState};
 use runtime::nats::{PublishError, last_on_subject, publish_expecting};
 use schemas::{
     KeyId, KeyState, LeaseAnswer, LedgerBatch, NodeId, Shard, Timestamp, Watermark,
@@ -54,7 +54,8 @@ struct Work<'a> {
     committed: u64,
     log_created_ms: i64,
     news: mpsc::UnboundedSender<News>,
-    seals_due: bool,
+    look: bool,
+    demand: Demand,
     recalled: HashMap<KeyId, tokio::time::Instant>,
 }
 
@@ -76,11 +77,9 @@ pub(super) async fn run(
     let (ask_to, mut questions) = mpsc::channel(1024);
     let (news, news_from) = mpsc::unbounded_channel();
     let subscriber = asks::open(&shared.nats.client, shard).await?;
-    let (nats, pool) = (shared.nats.clone(), shared.pool.clone());
     let _read = AbortOnDropHandle::new(tokio::spawn(read::run(reader, shard, read_to)));
     let _control = AbortOnDropHandle::new(tokio::spawn(control::run(
-        nats,
-        pool,
+        shared.nats.clone(),
         (shard, shared.shards),
         state.control_seq,
         control_to,
@@ -101,7 +100,8 @@ pub(super) async fn run(
         committing: None,
         log_created_ms,
         news,
-        seals_due: false,
+        look: false,
+        demand: Demand::default(),
         recalled: HashMap::new(),
     };
     work.tell(keys, work.state.nodes());
@@ -118,7 +118,7 @@ pub(super) async fn run(
             told = &mut telling => return Err(told.map_or(ShardError::Ended("publisher"), |told| {
                 told.err().unwrap_or(ShardError::Ended("publisher"))
             })),
-            _ = tick.tick() => work.seals_due = true,
+            _ = tick.tick() => work.tick(),
         }
         while let Ok(taken) = decisions.try_recv() {
             work.pending.control.push_back(taken?);
@@ -217,15 +217,21 @@ impl Work<'_> {
         let _ = self.news.send(News { keys, watermarks, as_of: self.committed });
     }
 
+    fn tick(&mut self) {
+        self.look = true;
+        self.demand.forget(Timestamp::from(chrono::Utc::now()));
+    }
+
     /// Decides what waits, unless a message of ours is still on its way or not yet folded.
     async fn decide(&mut self) {
         if self.in_flight.is_some() || self.state.ledger_seq < self.fold_first {
             return;
         }
         let now = Timestamp::from(chrono::Utc::now());
-        let seals = std::mem::take(&mut self.seals_due).then_some(self.shared.seals);
+        let look = std::mem::take(&mut self.look);
+        let (policies, demand) = (&self.shared.policies, &mut self.demand);
         let Some(decided) =
-            decide::decide(&self.state, &mut self.pending, now, self.shared.leases, seals)
+            decide::decide(&self.state, &mut self.pending, now, policies, demand, look)
         else {
             return;
         };

@@ -80,15 +80,16 @@ async fn load_keys(tx: &mut PgConnection, state: &mut ShardState) -> Result<(), 
 
 async fn load_uses(tx: &mut PgConnection, state: &mut ShardState) -> Result<(), StoreError> {
     const USES: &str =
-        "select scope, meter, period_from, period_to, consumed, outstanding from meter_use
+        "select scope, meter, rule, period_from, period_to, consumed, outstanding from meter_use
         where shard = $1 and (period_to > $2 or outstanding <> 0)";
-    let mut rows = sqlx::query_as::<_, (String, String, i64, i64, i64, i64)>(USES)
+    let mut rows = sqlx::query_as::<_, (String, String, String, i64, i64, i64, i64)>(USES)
         .bind(i32::from(state.shard.0))
         .bind(state.at.0.saturating_sub(PERIODS_KEPT_MS))
         .fetch(tx);
-    while let Some((scope, meter, from, to, consumed, outstanding)) = rows.try_next().await? {
+    while let Some((scope, meter, rule, from, to, consumed, outstanding)) = rows.try_next().await? {
         let period = Period { from: Timestamp(from), to: Timestamp(to) };
-        let key = UseKey { scope: scope_of(&scope)?, meter: parse(&meter)?, period };
+        let key =
+            UseKey { scope: scope_of(&scope)?, meter: parse(&meter)?, rule: parse(&rule)?, period };
         state.restore_use(
             key,
             Use { consumed: unsigned(consumed), outstanding: unsigned(outstanding) },

@@ -12,7 +12,7 @@ use sqlx::migrate::Migrator;
 
 pub use self::{
     load::{load, unpublished_keys},
-    write::{Write, quarantine_control, set_published},
+    write::{Write, set_published},
 };
 
 /// The schema of this service.

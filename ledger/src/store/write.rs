@@ -1,7 +1,7 @@
 //! Writes what some messages changed, with the checkpoint, in one transaction.
 
-use ledger_core::{Changes, NodeState, ShardState};
-use schemas::{KeyState, NodeId, Shard};
+use ledger_core::{Changes, NodeState, Resolved, ShardState};
+use schemas::{KeyState, NodeId, Period, QuotaKind, QuotaRule, Shard};
 use sqlx::{PgConnection, PgPool};
 
 use super::{StoreError, big};
@@ -219,11 +219,11 @@ impl Write {
 
     async fn add_uses(&self, tx: &mut PgConnection) -> Result<(), StoreError> {
         const ADD: &str = "insert into meter_use
-            (scope, meter, period_from, period_to, shard, consumed, outstanding)
-            select scope, meter, period_from, period_to, $1, consumed, outstanding
-            from unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
-            as t(scope, meter, period_from, period_to, consumed, outstanding)
-            on conflict (scope, meter, period_from, period_to) do update set
+            (scope, meter, rule, period_from, period_to, shard, consumed, outstanding)
+            select scope, meter, rule, period_from, period_to, $1, consumed, outstanding
+            from unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
+            as t(scope, meter, rule, period_from, period_to, consumed, outstanding)
+            on conflict (scope, meter, rule, period_from, period_to) do update set
             consumed = meter_use.consumed + excluded.consumed,
             outstanding = meter_use.outstanding + excluded.outstanding";
         let uses = &self.changes.uses;
@@ -234,6 +234,7 @@ impl Write {
             .bind(i32::from(self.shard.0))
             .bind(uses.keys().map(|key| key.scope.to_string()).collect::<Vec<_>>())
             .bind(uses.keys().map(|key| key.meter.to_string()).collect::<Vec<_>>())
+            .bind(uses.keys().map(|key| key.rule.to_string()).collect::<Vec<_>>())
             .bind(uses.keys().map(|key| key.period.from.0).collect::<Vec<_>>())
             .bind(uses.keys().map(|key| key.period.to.0).collect::<Vec<_>>())
             .bind(uses.values().map(|(consumed, _)| *consumed).collect::<Vec<_>>())
@@ -257,9 +258,32 @@ impl Write {
             .await?;
         }
         for found in &self.changes.quarantined {
-            let record = found.record.unwrap_or(0);
-            let place = (shard, "LOG", found.seq, record);
-            quarantine(&mut *tx, place, &found.reason, &found.payload).await?;
+            sqlx::query(
+                "insert into quarantine (shard, stream, seq, record, reason, payload)
+                values ($1, 'LOG', $2, $3, $4, $5)",
+            )
+            .bind(shard)
+            .bind(big(found.seq))
+            .bind(big(found.record))
+            .bind(&found.reason)
+            .bind(found.payload.replace('\0', "\u{fffd}")) // PostgreSQL's text holds no NUL.
+            .execute(&mut *tx)
+            .await?;
+        }
+        for Resolved { place, how, seq } in &self.changes.resolved {
+            sqlx::query(
+                "update quarantine set resolution = $3, resolved_seq = $4
+                where stream = 'LOG' and seq = $1 and record = $2",
+            )
+            .bind(big(place.0))
+            .bind(big(place.1))
+            .bind(*how)
+            .bind(big(*seq))
+            .execute(&mut *tx)
+            .await?;
+        }
+        for (quota, period, percent) in &self.changes.crossings {
+            self.write_crossing(&mut *tx, quota, *period, *percent).await?;
         }
         for anomaly in &self.changes.anomalies {
             sqlx::query("insert into anomaly (shard, seq, kind, detail) values ($1, $2, $3, $4)")
@@ -272,40 +296,36 @@ impl Write {
         }
         Ok(())
     }
-}
 
-async fn quarantine(
-    tx: &mut PgConnection,
-    (shard, stream, seq, record): (i32, &str, u64, u64),
-    reason: &str,
-    payload: &str,
-) -> Result<(), StoreError> {
-    const PUT: &str = "insert into quarantine (shard, stream, seq, record, reason, payload)
-        values ($1, $2, $3, $4, $5, $6) on conflict do nothing";
-    sqlx::query(PUT)
-        .bind(shard)
-        .bind(stream)
-        .bind(big(seq))
-        .bind(big(record))
-        .bind(reason)
-        .bind(payload.replace('\0', "\u{fffd}")) // PostgreSQL's text holds no NUL.
-        .execute(tx)
-        .await?;
-    Ok(())
-}
-
-/// Keeps a message of `CONTROL` that cannot be read; each shard that meets it keeps the same row.
-///
-/// # Errors
-/// PostgreSQL.
-pub async fn quarantine_control(
-    pool: &PgPool,
-    seq: u64,
-    reason: &str,
-    payload: &str,
-) -> Result<(), StoreError> {
-    let mut connection = pool.acquire().await?;
-    quarantine(&mut connection, (-1, "CONTROL", seq, 0), reason, payload).await
+    async fn write_crossing(
+        &self,
+        tx: &mut PgConnection,
+        quota: &QuotaRule,
+        period: Period,
+        percent: u8,
+    ) -> Result<(), StoreError> {
+        const SAY: &str = "insert into threshold
+            (scope, meter, rule, period_from, period_to, percent, kind, \"limit\", shard, seq)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing";
+        let kind = match quota.kind {
+            QuotaKind::Hard => "hard",
+            QuotaKind::Soft => "soft",
+        };
+        sqlx::query(SAY)
+            .bind(quota.scope.to_string())
+            .bind(quota.meter.to_string())
+            .bind(quota.period.to_string())
+            .bind(period.from.0)
+            .bind(period.to.0)
+            .bind(i32::from(percent))
+            .bind(kind)
+            .bind(big(quota.limit.0))
+            .bind(i32::from(self.shard.0))
+            .bind(big(self.to_seq))
+            .execute(tx)
+            .await?;
+        Ok(())
+    }
 }
 
 /// Remembers that all key states up to `seq` are in their bucket.

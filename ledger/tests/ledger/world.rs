@@ -93,6 +93,7 @@ impl World {
             at: Timestamp(0),
             by: "test".into(),
             tenant: self.tenant,
+            shard: None,
             facts,
         };
         runtime::nats::wait_for_stream(
@@ -219,7 +220,12 @@ impl TestNode {
 
     /// One question, asked once; `None` = no answer came.
     pub async fn ask_once(&self, key: KeyId, lease: LeaseId, want: u64) -> Option<LeaseAnswer> {
-        let asks = vec![LeaseAsk { lease, key, want: Quantity(want) }];
+        let asks = vec![LeaseAsk {
+            lease,
+            key,
+            want: Quantity(want),
+            reserve: std::collections::BTreeMap::new(),
+        }];
         let request = LeaseRequest { node: self.node.clone(), epoch: self.epoch, asks };
         let payload = serde_json::to_vec(&request).unwrap();
         let asked = self.connection.client.request(subject::lease_ask(self.shard), payload.into());

@@ -55,6 +55,7 @@ mod tests {
             scopes: vec![],
             tools: tools.map(|tools| tools.iter().map(ToString::to_string).collect()),
             expires_at: expires_at.map(Timestamp),
+            rate: None,
             limited: false,
             as_of: 1,
         }

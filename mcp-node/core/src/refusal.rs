@@ -45,6 +45,10 @@ pub enum Refusal {
         period: Period,
         retry_ms: u64,
     },
+    /// Other nodes hold all of the key's rate for the moment.
+    RateHeld {
+        retry_ms: u64,
+    },
     /// The upstream could not be reached, or broke off.
     UpstreamUnreachable,
     /// The upstream answered what is not MCP.
@@ -108,6 +112,12 @@ impl Refusal {
                 42_902,
                 "units_held",
                 "The rest of the quota is held elsewhere for a moment. Retry later.",
+            ),
+            Self::RateHeld { .. } => Row(
+                429,
+                42_904,
+                "rate_held",
+                "The key's rate is held elsewhere for a moment. Retry later.",
             ),
             Self::UpstreamUnreachable => Row(
                 502,
@@ -180,6 +190,7 @@ impl Refusal {
             LeaseRefusal::UnitsHeld { limit, scope, period, .. } => {
                 Self::UnitsHeld { limit, scope, period, retry_ms }
             }
+            LeaseRefusal::RateHeld { .. } => Self::RateHeld { retry_ms },
             LeaseRefusal::KeyNotActive => Self::KeyNotActive,
             LeaseRefusal::EpochEnded | LeaseRefusal::LeaseClosed => Self::LedgerUnreachable,
         }
@@ -192,7 +203,7 @@ impl Refusal {
             Self::QuotaExhausted { period, .. } => {
                 Some(u64::try_from(period.to.ms_since(now)).unwrap_or(0).max(1_000))
             }
-            Self::UnitsHeld { retry_ms, .. } => Some(*retry_ms),
+            Self::UnitsHeld { retry_ms, .. } | Self::RateHeld { retry_ms } => Some(*retry_ms),
             Self::LedgerUnreachable | Self::KeyNotActive | Self::Draining | Self::Starting => {
                 Some(1_000)
             }
@@ -217,6 +228,7 @@ impl Refusal {
         match self {
             Self::QuotaExhausted { .. } => Some(RefusalReason::QuotaExhausted),
             Self::UnitsHeld { .. } => Some(RefusalReason::UnitsHeld),
+            Self::RateHeld { .. } => Some(RefusalReason::RateLimited),
             Self::LedgerUnreachable => Some(RefusalReason::LedgerUnreachable),
             Self::CannotRecord => Some(RefusalReason::CannotRecord),
             Self::ToolNotAllowed => Some(RefusalReason::ToolNotAllowed),
@@ -256,6 +268,7 @@ mod tests {
             Refusal::RequestTooLarge(1),
             Refusal::QuotaExhausted { limit, scope, period },
             Refusal::UnitsHeld { limit, scope, period, retry_ms: 7 },
+            Refusal::RateHeld { retry_ms: 7 },
             Refusal::UpstreamUnreachable,
             Refusal::UpstreamInvalid,
             Refusal::LedgerUnreachable,

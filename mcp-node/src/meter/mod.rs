@@ -20,7 +20,11 @@ use std::{
     time::Duration,
 };
 
-use mcp_node_core::{Action, Refusal, Take, gate, message::LONGEST_NAME};
+use mcp_node_core::{
+    Action, Refusal, Take, gate,
+    lease_book::{Needs, one_call},
+    message::LONGEST_NAME,
+};
 use parking_lot::Mutex;
 use schemas::{KeyId, KeyState, LeaseAnswer, LeaseId, LeaseRefusal, Record};
 use tokio::{sync::Notify, time::Instant};
@@ -64,6 +68,8 @@ pub(crate) struct Shared {
     pub clock: Clock,
     pub askers: Askers,
     pub refusals: Refusals,
+    /// What a call may count for.
+    needs: Needs,
     pub in_flight: AtomicU64,
     pub settled: Notify,
     ticking: Mutex<Vec<Arc<Known>>>,
@@ -80,6 +86,7 @@ impl Meter {
             clock: Clock::default(),
             askers,
             refusals: Refusals::default(),
+            needs: one_call(),
             in_flight: AtomicU64::new(0),
             settled: Notify::new(),
             ticking: Mutex::default(),
@@ -230,7 +237,8 @@ impl Shared {
             return Err(Refusal::CannotRecord);
         }
         let mut actions = Vec::new();
-        let take = known.book.lock().take(now, || LeaseId(Uuid::now_v7()), &mut actions);
+        let take =
+            known.book.lock().take(now, &self.needs, || LeaseId(Uuid::now_v7()), &mut actions);
         self.perform(known, actions);
         match take {
             Take::Unit(unit) => Ok(Ok(Permit::new(self, known, state, unit, call, now))),
@@ -238,7 +246,9 @@ impl Shared {
             Take::Refused { why, retry_ms } => {
                 let refusal = Refusal::of_ledger(&why, retry_ms);
                 match why {
-                    LeaseRefusal::UnitsHeld { .. } | LeaseRefusal::KeyNotActive => {
+                    LeaseRefusal::UnitsHeld { .. }
+                    | LeaseRefusal::RateHeld { .. }
+                    | LeaseRefusal::KeyNotActive => {
                         Ok(Err((refusal, Some(Duration::from_millis(retry_ms)))))
                     }
                     _ => Err(refusal),

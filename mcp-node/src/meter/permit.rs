@@ -1,6 +1,7 @@
 //! Leave for one call, from admission to its outcome.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
@@ -74,6 +75,7 @@ impl Permit {
 
     fn settle_once(&mut self, outcome: Outcome, bytes_out: u64) -> Result<(), CannotRecord> {
         let Some(unit) = self.unit.take() else { return Ok(()) };
+        let quantities = billable::quantities(outcome);
         let event = Record::Usage(UsageEvent {
             at: self.at,
             tenant: self.state.tenant,
@@ -83,16 +85,16 @@ impl Permit {
             method: self.method.to_owned(),
             tool: std::mem::take(&mut self.tool),
             outcome,
-            quantities: billable::quantities(outcome),
+            quantities: quantities.clone(),
             duration_us: u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
             bytes_in: self.bytes_in,
             bytes_out,
         });
         let recorded = self.shared.spool.append(self.state.shard, &event);
         // Recorded first, settled then: the closing of the lease must stand behind all its events.
-        let spent = recorded.is_ok() && billable::is_billable(outcome);
+        let counted = if recorded.is_ok() { quantities } else { BTreeMap::new() };
         let mut actions = Vec::new();
-        self.known.book.lock().settle(unit, spent, &mut actions);
+        self.known.book.lock().settle(unit, &counted, &mut actions);
         self.shared.perform(&self.known, actions);
         self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.shared.settled.notify_waiters();

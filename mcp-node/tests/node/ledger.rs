@@ -110,6 +110,7 @@ impl Ledger {
             scopes: vec![],
             tools: None,
             expires_at: None,
+            rate: None,
             limited: limit.is_some(),
             as_of: 0,
         };
@@ -286,6 +287,8 @@ impl Books {
             granted_at: now,
             expires_at: now.plus_ms(ttl_ms),
             shares,
+            rate: None,
+            notices: vec![],
         };
         self.leases.insert(ask.lease, Open { lease: lease.clone(), spent: 0 });
         let answer = LeaseAnswer::Granted(lease);

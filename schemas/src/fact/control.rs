@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DecisionId, KeyDigest, KeyId, MeterName, PeriodRule, ProjectId, Quantity, TenantId, Timestamp,
+    DecisionId, KeyDigest, KeyId, MeterName, PeriodRule, ProjectId, Quantity, RateLimits, Shard,
+    TenantId, Timestamp, UsageBatch, UsageEvent,
 };
 
 /// One message of `CONTROL`: what one command decided, on the subject of one aggregate.
@@ -18,7 +19,18 @@ pub struct Decision {
     pub by: String,
     /// Whose facts these are; it names the shard that takes them in.
     pub tenant: TenantId,
+    /// The shard that takes them in when they are of no tenant (`tenant` is nil then).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
     pub facts: Vec<ControlFact>,
+}
+
+impl Decision {
+    /// The shard that takes it in.
+    #[must_use]
+    pub fn shard(&self, shards: u16) -> Shard {
+        self.shard.unwrap_or_else(|| Shard::of(self.tenant, shards))
+    }
 }
 
 /// How a tenant's access is decided.
@@ -114,6 +126,11 @@ pub enum ControlFact {
     KeyRevoked {
         key: KeyId,
     },
+    /// How fast a key may be used, over all nodes together; `None` = as fast as it can.
+    KeyRateSet {
+        key: KeyId,
+        rate: Option<RateLimits>,
+    },
     QuotaSet {
         quota: QuotaRule,
     },
@@ -138,4 +155,24 @@ pub enum ControlFact {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         subscription: Option<String>,
     },
+    /// A person has decided what becomes of something in quarantine. There is one such fact for each.
+    QuarantineResolved {
+        /// Where it stands on `LOG`.
+        seq: u64,
+        /// Which position of that message; 0 = the whole message.
+        record: u64,
+        resolution: Resolution,
+    },
+}
+
+/// What becomes of something in quarantine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Resolution {
+    /// It counts for nothing.
+    Discarded { why: String },
+    /// One record counts as this event; its lease has nothing to do with it any more.
+    Counted(Box<UsageEvent>),
+    /// The whole message is read as this one: its records count at their positions, once.
+    Replayed(Box<UsageBatch>),
 }

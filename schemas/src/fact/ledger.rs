@@ -5,7 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Decision, Hour, Lease, LeaseId, MeterName, NodeId, Quantity, Shard, TenantId, Timestamp,
+    Decision, Hour, Lease, LeaseId, MeterName, NodeId, Period, Quantity, QuotaRule, Shard,
+    TenantId, Timestamp,
 };
 
 /// One message of the ledger: what it decided at one time, atomically.
@@ -27,6 +28,13 @@ pub enum LedgerFact {
         control_seq: u64,
         decision: Decision,
     },
+    /// A message of `CONTROL` cannot be read: nobody's decision holds, and the message is in quarantine.
+    ControlUnreadable {
+        control_seq: u64,
+        reason: String,
+        /// Its beginning, for a person; the whole is at its sequence for ever.
+        excerpt: String,
+    },
     LeaseGranted {
         lease: Lease,
     },
@@ -45,6 +53,15 @@ pub enum LedgerFact {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         behind: Vec<NodeId>,
         lines: Vec<SealLine>,
+    },
+    /// A quota has been used to this part of its limit. Said once for each quota, period and percentage.
+    ThresholdCrossed {
+        tenant: TenantId,
+        quota: QuotaRule,
+        period: Period,
+        /// 80 or 100.
+        percent: u8,
+        consumed: Quantity,
     },
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ledger_core::{Changes, ShardState, Use, UseKey};
-use schemas::{Hour, KeyId, Shard, Timestamp};
+use schemas::{Hour, KeyId, MeterName, Shard, Timestamp};
 
 /// What survives a ledger.
 #[derive(Clone, Default)]
@@ -13,7 +13,7 @@ pub struct Database {
     rows: BTreeMap<(&'static str, String), String>,
     keys: BTreeMap<KeyId, String>,
     uses: BTreeMap<UseKey, (i64, i64)>,
-    pub hours: BTreeMap<Hour, u64>,
+    pub hours: BTreeMap<(Hour, MeterName), u64>,
 }
 
 #[derive(Clone)]
@@ -89,7 +89,7 @@ impl Database {
             *sum = (sum.0 + consumed, sum.1 + outstanding);
         }
         for (cell, units) in commit.changes.hours {
-            *self.hours.entry(cell.hour).or_default() += units;
+            *self.hours.entry((cell.hour, cell.meter)).or_default() += units;
         }
         true
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use ledger_core::{Changes, Granting, Policy, SealPolicy, ShardState};
+use ledger_core::{Changes, Demand, Granting, Policy, SealPolicy, ShardState};
 use schemas::{Decision, LeaseAnswer, LeaseRequest, LedgerBatch, LedgerFact, Timestamp, Watermark};
 
 use crate::{
@@ -36,6 +36,7 @@ pub struct Ledger {
     pub questions: VecDeque<Question>,
     pub in_flight: Option<InFlight>,
     fold_first: u64,
+    demand: Demand,
     bug: Option<Bug>,
 }
 
@@ -58,6 +59,7 @@ impl Ledger {
             questions: VecDeque::new(),
             in_flight: None,
             fold_first: ledger_last,
+            demand: Demand::default(),
             bug,
         }
     }
@@ -122,7 +124,7 @@ impl Ledger {
             return Some(Decided { batch: batch(taken), expected, answers: vec![], recall: false });
         }
         if !self.questions.is_empty() {
-            let mut granting = Granting::new(&self.state, now, POLICY);
+            let mut granting = Granting::new(&self.state, &mut self.demand, now, POLICY);
             let (mut answers, mut recall) = (Vec::new(), false);
             for Question { from, request } in self.questions.drain(..) {
                 let said = request.asks.iter().map(|ask| {
@@ -140,7 +142,10 @@ impl Ledger {
             let batch = if facts.is_empty() { None } else { batch(facts) };
             return Some(Decided { batch, expected, answers, recall });
         }
-        let facts = if seals { self.state.decide_seals(now, SEALS) } else { vec![] };
+        let mut facts = if seals { self.state.decide_seals(now, SEALS) } else { vec![] };
+        if seals {
+            facts.extend(self.state.decide_thresholds());
+        }
         if facts.is_empty() {
             return None;
         }

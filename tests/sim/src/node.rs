@@ -1,8 +1,10 @@
 //! A simulated node: the real lease book, a spool that survives a crash, and the publisher's protocol.
 
+use std::collections::BTreeMap;
+
 use mcp_node_core::{
     Now,
-    lease_book::{Action, LeaseBook, Take, Unit},
+    lease_book::{Action, LeaseBook, Need, Needs, Take, Unit},
 };
 use schemas::{
     Epoch, LeaseAnswer, LeaseAsk, LeaseId, LeaseRequest, MeterName, NodeId, Outcome, Quantity,
@@ -12,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     bug::Bug,
-    model::{KEYS, PROJECT, SHARD, TENANT},
+    model::{KEYS, MOST_TOKENS, PROJECT, SHARD, TENANT, tokens},
     random::Random,
 };
 
@@ -60,6 +62,7 @@ pub struct Node {
     pub wall_error: i64,
     pub process: Option<Process>,
     dropped_to: (Epoch, u64),
+    needs: Needs,
     bug: Option<Bug>,
 }
 
@@ -83,6 +86,11 @@ impl Node {
             wall_error: 0,
             process: None,
             dropped_to: (Epoch(0), 0),
+            needs: [
+                Need { meter: MeterName::tool_calls(), units: 1 },
+                Need { meter: tokens(), units: MOST_TOKENS },
+            ]
+            .into(),
             bug,
         }
     }
@@ -152,7 +160,7 @@ impl Node {
         let process = self.process.as_mut()?;
         let mut actions = Vec::new();
         let id = LeaseId(Uuid::from_u128(random.id()));
-        let taken = process.books[key].take(now, || id, &mut actions);
+        let taken = process.books[key].take(now, &self.needs, || id, &mut actions);
         if let Take::Unit(unit) = taken {
             let at = unit.at(now.wall);
             process.calls.push(Call { key, unit, at });
@@ -162,13 +170,20 @@ impl Node {
     }
 
     /// A call's answer came. It is recorded before the client has it, then the unit is settled.
-    pub fn finish(&mut self, true_ms: u64, which: usize, success: bool) -> Finished {
+    /// A success counts for one call and `used` tokens.
+    pub fn finish(&mut self, true_ms: u64, which: usize, used: Option<u64>) -> Finished {
+        let success = used.is_some();
         let Some(process) = self.process.as_mut() else { return Finished::Free };
         if process.calls.is_empty() {
             return Finished::Free;
         }
         let place = which % process.calls.len();
         let Call { key, unit, at } = process.calls.swap_remove(place);
+        let counted = |used: u64| {
+            let quantities = [(MeterName::tool_calls(), 1), (tokens(), used)];
+            quantities.map(|(meter, units)| (meter, Quantity(units))).into()
+        };
+        let quantities: BTreeMap<MeterName, Quantity> = used.map(counted).unwrap_or_default();
         let record = Record::Usage(UsageEvent {
             at,
             tenant: TENANT,
@@ -178,18 +193,14 @@ impl Node {
             method: "tools/call".to_owned(),
             tool: "echo".to_owned(),
             outcome: if success { Outcome::Success } else { Outcome::ToolError },
-            quantities: if success {
-                [(MeterName::tool_calls(), Quantity(1))].into()
-            } else {
-                [].into()
-            },
+            quantities: quantities.clone(),
             duration_us: 1,
             bytes_in: 1,
             bytes_out: 1,
         });
         let mut actions = Vec::new();
         if self.bug == Some(Bug::CloseEarly) {
-            process.books[key].settle(unit, success, &mut actions);
+            process.books[key].settle(unit, &quantities, &mut actions);
             self.act(key, actions, true_ms);
             let written = self.append(record);
             return if success && written { Finished::Counted(at) } else { Finished::Free };
@@ -198,7 +209,8 @@ impl Node {
         let written = if lost { true } else { self.append(record) };
         let answered = written || self.bug == Some(Bug::IgnoreFullDisk);
         let process = self.process.as_mut().expect("it runs");
-        process.books[key].settle(unit, success && answered, &mut actions);
+        let counted = if answered { quantities } else { BTreeMap::new() };
+        process.books[key].settle(unit, &counted, &mut actions);
         self.act(key, actions, true_ms);
         match (success, answered) {
             (true, true) => Finished::Counted(at),

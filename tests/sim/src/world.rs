@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use ledger_core::Entry;
-use schemas::{Decision, Epoch, LeaseAnswer, Period, Timestamp, UsageBatch, Watermark};
+use schemas::{Decision, Epoch, LeaseAnswer, PeriodRule, Timestamp, UsageBatch, Watermark};
 
 use crate::{
     bug::Bug,
     database::Database,
     ledger::{InFlight, Ledger, Question},
     log::{Log, Subject},
-    model::{KEYS, Limits, Model, Violation, control, month},
+    model::{KEYS, Limits, MOST_TOKENS, Model, Violation, control, period},
     node::{Finished, Node},
     random::Random,
 };
@@ -77,7 +77,10 @@ pub fn run(seed: u64, bug: Option<Bug>) -> Result<u64, Violation> {
 impl World {
     fn new(seed: u64, bug: Option<Bug>) -> Self {
         let mut random = Random::new(seed);
-        let limits = Limits { key: random.between(1, 60), tenant: random.between(1, 90) };
+        let (key, tenant) = (random.between(1, 60), random.between(1, 90));
+        let day = random.chance(50).then(|| random.between(1, 40));
+        let tokens = random.chance(50).then(|| random.between(1, 60 * MOST_TOKENS));
+        let limits = Limits { key, tenant, day, tokens };
         let nodes = random.between(1, 4);
         let nodes =
             (0..usize::try_from(nodes).unwrap_or(1)).map(|number| Node::new(number, bug)).collect();
@@ -166,16 +169,16 @@ impl World {
 
     fn node_finish(&mut self) {
         let (node, which) = (self.node(), self.random.index(64));
-        let success = self.random.chance(85);
-        self.finish(node, which, success);
+        let used = self.random.chance(85).then(|| self.random.between(0, MOST_TOKENS));
+        self.finish(node, which, used);
     }
 
-    fn finish(&mut self, node: usize, which: usize, success: bool) {
+    fn finish(&mut self, node: usize, which: usize, used: Option<u64>) {
         let before = self.nodes[node].call_key(which);
         if let (Finished::Counted(at), Some(key)) =
-            (self.nodes[node].finish(self.now_ms, which, success), before)
+            (self.nodes[node].finish(self.now_ms, which, used), before)
         {
-            self.model.answered(key, at);
+            self.model.answered(key, at, used.unwrap_or(0));
         }
     }
 
@@ -197,7 +200,9 @@ impl World {
         }
         if self.nodes[node].wants_tip() {
             let tip = self.log.last(Subject::Node(node)).map_or((0, (Epoch(0), 0)), |stored| {
-                let Entry::Usage(batch) = &stored.entry else { return (stored.seq, (Epoch(0), 0)) };
+                let Entry::Usage { batch, .. } = &stored.entry else {
+                    return (stored.seq, (Epoch(0), 0));
+                };
                 (stored.seq, (batch.epoch, batch.first_seq + batch.records.len() as u64 - 1))
             });
             self.nodes[node].learn_tip(tip.0, tip.1);
@@ -219,7 +224,7 @@ impl World {
             return;
         }
         let seals = self.random.chance(20);
-        let now = Timestamp(i64::try_from(self.now_ms).unwrap_or(i64::MAX));
+        let now = self.now();
         let life = self.seats[seat].life;
         let commits = self.random.chance(60);
         let Some(ledger) = self.seats[seat].process.as_mut() else { return };
@@ -338,7 +343,9 @@ impl World {
                 self.nodes[node].answered(self.now_ms, epoch, &answers);
             }
             Wire::NodePublish { node, token, batch, expected } => {
-                let stored = self.log.store(Subject::Node(node), Entry::Usage(batch), expected);
+                let stored_at = self.now();
+                let entry = Entry::Usage { stored_at, batch };
+                let stored = self.log.store(Subject::Node(node), entry, expected);
                 self.send(Wire::NodeAck { node, token, stored });
             }
             Wire::NodeAck { node, token, stored } => self.nodes[node].acknowledged(token, stored),
@@ -388,7 +395,7 @@ impl World {
         for node in 0..self.nodes.len() {
             self.nodes[node].disk_full = false;
             while self.nodes[node].call_key(0).is_some() {
-                self.finish(node, 0, true);
+                self.finish(node, 0, Some(MOST_TOKENS));
             }
             self.nodes[node].close_all(self.now_ms);
             self.nodes[node].process = None; // And so its epoch ends.
@@ -413,8 +420,8 @@ impl World {
         Ok(steps)
     }
 
-    fn month(&self) -> Period {
-        month(Timestamp(i64::try_from(self.now_ms).unwrap_or(i64::MAX)))
+    fn now(&self) -> Timestamp {
+        Timestamp(i64::try_from(self.now_ms).unwrap_or(i64::MAX))
     }
 
     /// Lets everything go its way for some rounds.
@@ -436,19 +443,14 @@ impl World {
 
     /// Law 4: when nobody holds anything, one node can spend what is left to the last unit.
     fn spend_the_rest(&mut self) -> Result<(), Violation> {
-        if month(Timestamp(i64::try_from(self.now_ms + 300_000).unwrap_or(i64::MAX)))
-            != self.month()
-        {
-            self.now_ms += 300_000; // The month must not end under way: its quota would be another.
+        let day = |at| period(PeriodRule::Day, at);
+        if day(self.now().plus_ms(300_000)) != day(self.now()) {
+            self.now_ms += 300_000; // Neither day nor month must end under way: their quotas would be others.
         }
-        let now = Timestamp(i64::try_from(self.now_ms).unwrap_or(i64::MAX));
+        let now = self.now();
         let answered = |world: &Self, key| world.model.of(now, key);
-        let wanted = |world: &Self, key| {
-            let all: u64 = (0..KEYS.len()).map(|key| answered(world, key)).sum();
-            world.model.limits.key.min(answered(world, key) + world.model.limits.tenant - all)
-        };
         for key in 0..KEYS.len() {
-            let target = wanted(self, key);
+            let target = answered(self, key) + self.model.left(now, key);
             for _ in 0..3_000 {
                 if answered(self, key) >= target {
                     break;
@@ -456,7 +458,7 @@ impl World {
                 self.nodes[0].wall_error = 0;
                 self.nodes[0].call(self.now_ms, key, &mut self.random);
                 while self.nodes[0].call_key(0).is_some() {
-                    self.finish(0, 0, true);
+                    self.finish(0, 0, Some(MOST_TOKENS));
                 }
                 self.settle(1)?;
             }

@@ -81,11 +81,13 @@ fn every_scope_limits() {
 #[test]
 fn asks_of_one_batch_see_each_other() {
     let mut world = limited(3);
-    let mut granting = crate::Granting::new(&world.state, world.now, crate::testing::POLICY);
+    let mut granting =
+        crate::Granting::new(&world.state, &mut world.demand, world.now, crate::testing::POLICY);
     let asks = (1..=5).map(|id| schemas::LeaseAsk {
         lease: crate::testing::lease_id(id),
         key: KEY,
         want: Quantity(1),
+        reserve: std::collections::BTreeMap::new(),
     });
     let granted = asks.filter(|ask| granting.ask(&node(1), schemas::Epoch(1), ask).is_ok()).count();
     assert_eq!(granted, 3);
@@ -154,8 +156,15 @@ fn leases_shrink_as_the_limit_nears_and_as_nodes_join() {
 fn a_grant_that_comes_after_its_epochs_end_is_void() {
     let mut world = limited(100);
     world.ask(&node(1), 1, 1, 5).unwrap();
-    let mut granting = crate::Granting::new(&world.state, world.now, crate::testing::POLICY);
-    let ask = schemas::LeaseAsk { lease: crate::testing::lease_id(2), key: KEY, want: Quantity(5) };
+    let mut granting =
+        crate::Granting::new(&world.state, &mut world.demand, world.now, crate::testing::POLICY);
+    let reserve = std::collections::BTreeMap::new();
+    let ask = schemas::LeaseAsk {
+        lease: crate::testing::lease_id(2),
+        key: KEY,
+        want: Quantity(5),
+        reserve,
+    };
     granting.ask(&node(1), schemas::Epoch(1), &ask).unwrap();
     let late = granting.into_facts();
     world.records(&node(1), 1, vec![Record::EpochEnded]);

@@ -3,19 +3,45 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use schemas::{Lease, Record, Scope};
+use schemas::{
+    ControlFact, Lease, MeterName, Period, PeriodRule, Quantity, QuotaKind, QuotaRule, Record,
+    Scope,
+};
 
-use crate::testing::{KEY, TENANT, World, node, quota};
+use crate::{
+    UseKey,
+    testing::{KEY, NOON, TENANT, World, node, quota},
+};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Ask { node: u8, want: u64 },
-    Call { lease: usize },
-    Close { lease: usize },
-    Crash { node: u8 },
-    Resend { message: usize },
-    Later { ms: i64 },
+    Ask {
+        node: u8,
+        want: u64,
+    },
+    Call {
+        lease: usize,
+    },
+    Close {
+        lease: usize,
+    },
+    Crash {
+        node: u8,
+    },
+    Resend {
+        message: usize,
+    },
+    Later {
+        ms: i64,
+    },
     Seal,
+    Forfeit,
+    Thresholds,
+    /// A quota of another period rule, if there is none yet.
+    Rule {
+        anchored: bool,
+        limit: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -27,6 +53,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..256usize).prop_map(|message| Step::Resend { message }),
         1 => (1..4_000_000i64).prop_map(|ms| Step::Later { ms }),
         1 => Just(Step::Seal),
+        1 => Just(Step::Thresholds),
+        1 => Just(Step::Forfeit),
+        1 => (any::<bool>(), 1..30u64).prop_map(|(anchored, limit)| Step::Rule { anchored, limit }),
     ]
 }
 
@@ -37,6 +66,41 @@ struct Nodes {
     open: Vec<(Lease, u64)>,
     served: u64,
     sealed: u64,
+    rules: Vec<Watched>,
+}
+
+/// A quota that was set in the middle: what was served under it, by leases that know it and by older ones.
+struct Watched {
+    rule: PeriodRule,
+    limit: u64,
+    older: Vec<schemas::LeaseId>,
+    served: BTreeMap<Period, (u64, u64)>,
+}
+
+impl Watched {
+    fn fact(&self) -> ControlFact {
+        let (scope, meter) = (Scope::Key(KEY), MeterName::tool_calls());
+        let (limit, kind, period) = (Quantity(self.limit), QuotaKind::Hard, self.rule);
+        ControlFact::QuotaSet { quota: QuotaRule { scope, meter, limit, kind, period } }
+    }
+
+    fn serve(&mut self, world: &World, lease: &Lease) {
+        let period = self.rule.period_at(world.now, "UTC").unwrap();
+        let (known, older) = self.served.entry(period).or_default();
+        *(if self.older.contains(&lease.lease) { older } else { known }) += 1;
+    }
+
+    fn check(&self, world: &World) -> Result<(), TestCaseError> {
+        for (period, (known, older)) in &self.served {
+            let (scope, meter) = (Scope::Key(KEY), MeterName::tool_calls());
+            let used =
+                world.state.counter(&UseKey { scope, meter, rule: self.rule, period: *period });
+            prop_assert_eq!(used.consumed, known + older, "law 1, by {}", self.rule);
+            let bound = self.limit.max(*older);
+            prop_assert!(used.consumed + used.outstanding <= bound, "law 3, by {}", self.rule);
+        }
+        Ok(())
+    }
 }
 
 fn run(limit: u64, tenant_limit: u64, steps: Vec<Step>) -> Result<(), TestCaseError> {
@@ -62,6 +126,7 @@ fn run(limit: u64, tenant_limit: u64, steps: Vec<Step>) -> Result<(), TestCaseEr
                     *spent += 1;
                     nodes.served += 1;
                     let lease = lease.clone();
+                    nodes.rules.iter_mut().for_each(|rule| rule.serve(&world, &lease));
                     world.call(&lease, 1);
                 }
             }
@@ -78,7 +143,7 @@ fn run(limit: u64, tenant_limit: u64, steps: Vec<Step>) -> Result<(), TestCaseEr
             }
             Step::Resend { message } => {
                 let Some(at) = message.checked_rem(world.log.len()) else { continue };
-                if let crate::Entry::Usage(batch) = world.log[at].1.clone() {
+                if let crate::Entry::Usage { batch, .. } = world.log[at].1.clone() {
                     world.batch(&batch.node, batch.epoch.0, batch.first_seq, batch.records);
                 }
             }
@@ -91,6 +156,31 @@ fn run(limit: u64, tenant_limit: u64, steps: Vec<Step>) -> Result<(), TestCaseEr
                     if let schemas::LedgerFact::HourSealed { lines, .. } = fact {
                         nodes.sealed += lines.iter().map(|line| line.delta.0).sum::<u64>();
                     }
+                }
+            }
+            Step::Thresholds => {
+                let facts = world.state.decide_thresholds();
+                if !facts.is_empty() {
+                    world.ledger(facts);
+                }
+            }
+            Step::Forfeit => {
+                let facts = world.state.decide_forfeits(world.now, 24 * 3_600_000);
+                if !facts.is_empty() {
+                    world.ledger(facts);
+                }
+            }
+            Step::Rule { anchored, limit } => {
+                let rule = if anchored {
+                    PeriodRule::Anchored { from: NOON.plus_ms(-5 * 24 * 3_600_000), months: 1 }
+                } else {
+                    PeriodRule::Day
+                };
+                if nodes.rules.iter().all(|known| known.rule != rule) {
+                    let older = nodes.open.iter().map(|(lease, _)| lease.lease).collect();
+                    let watched = Watched { rule, limit, older, served: BTreeMap::new() };
+                    world.control(vec![watched.fact()]);
+                    nodes.rules.push(watched);
                 }
             }
         }
@@ -126,6 +216,7 @@ fn check(world: &World, nodes: &Nodes, least: u64) -> Result<(), TestCaseError> 
             nodes.open.iter().map(|(lease, spent)| lease.shares[0].units.0 - spent).sum();
         prop_assert_eq!(used.outstanding, held, "what is held is what open leases may spend");
     }
+    nodes.rules.iter().try_for_each(|rule| rule.check(world))?;
     prop_assert!(world.anomalies().is_empty(), "{:?}", world.anomalies());
     prop_assert!(world.changes.quarantined.is_empty());
     prop_assert_eq!(&world.reloaded(), &world.state, "what is stored is what is held");

@@ -4,4 +4,7 @@ mod grant;
 mod hour;
 mod key;
 mod laws;
+mod notice;
+mod quarantine;
 mod record;
+mod rules;

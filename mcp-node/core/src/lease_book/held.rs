@@ -1,13 +1,16 @@
 //! One lease in the node's hands.
 //!
-//! Invariant: `spent + in_flight + left = units` for a limited lease; it is done with exactly once, when nothing
-//! is in flight and nothing more will be taken.
+//! Invariant, for each meter that it limits: `spent + taken by calls in flight + left = units`. It is done with
+//! exactly once, when nothing is in flight and nothing more will be taken.
 
 use std::collections::BTreeMap;
 
-use schemas::{Lease, LeaseId, MeterName, Quantity, TOOL_CALLS, Timestamp};
+use schemas::{Lease, LeaseId, MeterName, Notice, Quantity, RateLimits, TOOL_CALLS, Timestamp};
 
-use super::{Hint, Unit};
+use super::{
+    Hint, Unit,
+    need::{Need, Needs},
+};
 use crate::Now;
 
 /// A lease that was granted and is not closed.
@@ -20,20 +23,22 @@ pub(super) struct Held {
     pub granted_ms: u64,
     end_ms: u64,
     ttl_ms: u64,
-    limit: Option<Limit>,
+    /// One a meter that it limits.
+    limits: Vec<Limit>,
+    pub rate: Option<RateLimits>,
+    pub notices: Vec<Notice>,
     in_flight: u64,
-    spent: u64,
     /// Nothing more is taken from it.
     pub closing: bool,
-    /// Every meter that it limits: its closing names them all.
-    meters: Vec<MeterName>,
 }
 
-/// What a limited lease may still spend.
+/// What may still be spent of one meter.
 #[derive(Debug)]
 struct Limit {
+    meter: MeterName,
     units: u64,
     left: u64,
+    spent: u64,
     hint: Hint,
 }
 
@@ -41,7 +46,13 @@ impl Held {
     /// Takes a granted lease; `asked_ms` is when it was first asked for, and its time runs from there.
     pub fn of(lease: &Lease, asked_ms: u64, now: Now) -> Self {
         let ttl_ms = u64::try_from(lease.ttl_ms()).unwrap_or(0);
-        let share = lease.shares.iter().find(|share| share.meter.as_str() == TOOL_CALLS);
+        let limits = lease.shares.iter().map(|share| Limit {
+            meter: share.meter.clone(),
+            units: share.units.0,
+            left: share.units.0,
+            spent: 0,
+            hint: Hint { remaining: share.left.0, limit: share.limit.0, period: share.period },
+        });
         Self {
             lease: lease.lease,
             granted_at: lease.granted_at,
@@ -49,46 +60,60 @@ impl Held {
             granted_ms: now.mono_ms,
             end_ms: asked_ms.saturating_add(ttl_ms),
             ttl_ms,
-            limit: share.map(|share| Limit {
-                units: share.units.0,
-                left: share.units.0,
-                hint: Hint { remaining: share.left.0, limit: share.limit.0, period: share.period },
-            }),
+            limits: limits.collect(),
+            rate: lease.rate,
+            notices: lease.notices.clone(),
             in_flight: 0,
-            spent: 0,
             closing: false,
-            meters: lease.shares.iter().map(|share| share.meter.clone()).collect(),
         }
     }
 
-    pub fn is_limited(&self) -> bool {
-        self.limit.is_some()
+    /// Whether it holds something that another node may want.
+    pub fn is_shared(&self) -> bool {
+        !self.limits.is_empty() || self.rate.is_some()
     }
 
-    /// Units that can still be taken; `None` = as many as are wanted.
+    fn of_calls(&self) -> Option<&Limit> {
+        self.limits.iter().find(|limit| limit.meter.as_str() == TOOL_CALLS)
+    }
+
+    /// Units of `tool_calls` that can still be taken; `None` = as many as are wanted.
     pub fn left(&self) -> Option<u64> {
-        self.limit.as_ref().map(|limit| limit.left)
+        self.of_calls().map(|limit| limit.left)
     }
 
     pub fn hint(&self) -> Option<Hint> {
-        self.limit.as_ref().map(|limit| limit.hint)
+        self.of_calls().map(|limit| limit.hint)
     }
 
-    pub fn can_spend(&self, now: Now) -> bool {
-        !self.closing && now.mono_ms < self.end_ms && self.left() != Some(0)
+    /// Whether what is left of every meter is enough for such a call.
+    pub fn fits(&self, needs: &[Need]) -> bool {
+        let left = |need: &Need| self.limits.iter().find(|limit| limit.meter == need.meter);
+        needs.iter().all(|need| left(need).is_none_or(|limit| need.units <= limit.left))
+    }
+
+    /// Whether such a call can never be served from it: nothing that is in flight may come back.
+    pub fn is_too_small(&self, needs: &[Need]) -> bool {
+        self.in_flight == 0 && !self.fits(needs)
+    }
+
+    pub fn can_spend(&self, now: Now, needs: &[Need]) -> bool {
+        !self.closing && now.mono_ms < self.end_ms && self.fits(needs)
     }
 
     pub fn has_ended(&self, now: Now) -> bool {
         now.mono_ms >= self.end_ms
     }
 
-    /// Takes one unit if there is one to take.
-    pub fn take(&mut self, now: Now) -> Option<Unit> {
-        if !self.can_spend(now) {
+    /// Takes what one call needs if there is as much to take.
+    pub fn take(&mut self, now: Now, needs: &Needs) -> Option<Unit> {
+        if !self.can_spend(now, needs) {
             return None;
         }
-        if let Some(limit) = &mut self.limit {
-            limit.left -= 1; // Not 0: `can_spend` has looked.
+        for need in needs.iter() {
+            if let Some(limit) = self.limits.iter_mut().find(|limit| limit.meter == need.meter) {
+                limit.left -= need.units; // `can_spend` has looked.
+            }
         }
         self.in_flight += 1;
         let hint = self.hint();
@@ -96,23 +121,26 @@ impl Held {
             lease: self.lease,
             granted_at: self.granted_at,
             expires_at: self.expires_at,
+            needs: needs.clone(),
             hint,
         })
     }
 
-    /// A unit came back: spent, or as if it had never been taken.
-    pub fn settle(&mut self, spent: bool) {
+    /// What was taken for a call came back: what it counted for is spent, the rest is as if it had never been taken.
+    pub fn settle(&mut self, needs: &[Need], counted: &BTreeMap<MeterName, Quantity>) {
         self.in_flight -= 1; // Each taken unit settles once: `Unit` is given away by value.
-        if spent {
-            self.spent += 1;
-        } else if let Some(limit) = &mut self.limit {
-            limit.left += 1;
+        for need in needs {
+            if let Some(limit) = self.limits.iter_mut().find(|limit| limit.meter == need.meter) {
+                let spent = counted.get(&need.meter).map_or(0, |units| units.0.min(need.units));
+                limit.spent += spent;
+                limit.left += need.units - spent;
+            }
         }
     }
 
     /// Whether nothing more can happen to it.
     pub fn is_done(&self) -> bool {
-        self.in_flight == 0 && (self.closing || self.left() == Some(0))
+        self.in_flight == 0 && (self.closing || self.limits.iter().any(|limit| limit.left == 0))
     }
 
     /// Whether it is time to ask for the next: somewhat under half of the units or of the time is left. The lease's
@@ -121,12 +149,12 @@ impl Held {
         let share = 96 + u64::from(self.lease.0.as_bytes()[15]) / 8;
         let low = |left: u64, whole: u64| left <= whole / 256 * share + whole % 256 * share / 256;
         low(self.end_ms.saturating_sub(now.mono_ms), self.ttl_ms)
-            || self.limit.as_ref().is_some_and(|limit| low(limit.left, limit.units))
+            || self.limits.iter().any(|limit| low(limit.left, limit.units))
     }
 
     /// What its closing says was spent, of each meter that it limits.
     pub fn spent(&self) -> BTreeMap<MeterName, Quantity> {
-        let spent = |meter: &MeterName| if meter.as_str() == TOOL_CALLS { self.spent } else { 0 };
-        self.meters.iter().map(|meter| (meter.clone(), Quantity(spent(meter)))).collect()
+        let spent = |limit: &Limit| (limit.meter.clone(), Quantity(limit.spent));
+        self.limits.iter().map(spent).collect()
     }
 }

@@ -7,6 +7,7 @@
 //! until it is answered.
 
 mod held;
+mod need;
 mod pace;
 #[cfg(test)]
 mod properties;
@@ -16,12 +17,13 @@ mod tests;
 use std::collections::BTreeMap;
 
 use schemas::{
-    KeyId, Lease, LeaseAsk, LeaseId, LeaseRefusal, MeterName, Period, Quantity, Scope, TOOL_CALLS,
-    Timestamp,
+    KeyId, Lease, LeaseAsk, LeaseId, LeaseRefusal, MeterName, Notice, Period, Quantity, RateLimits,
+    Reserve, Scope, TOOL_CALLS, Timestamp,
 };
 
 use self::{held::Held, pace::Pace};
 use crate::Now;
+pub use need::{Need, Needs, one_call};
 pub use pace::{LEAST_WANT, MOST_WANT};
 
 /// A recall leaves a lease that came less than this ago: the call that asked for it is about to take its unit.
@@ -32,13 +34,14 @@ const LEAST_REFUSAL_MS: u64 = 250;
 /// How long "the key is not active" is believed; its state is pushed meanwhile. Unit: milliseconds.
 const NOT_ACTIVE_MS: u64 = 1_000;
 
-/// One unit of `tool_calls`, taken for one call. It goes back by [`LeaseBook::settle`], spent or not.
+/// What one call may count for, taken from a lease. It goes back by [`LeaseBook::settle`], spent or not.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a unit that is not settled is never given back"]
 pub struct Unit {
     pub lease: LeaseId,
     granted_at: Timestamp,
     expires_at: Timestamp,
+    needs: Needs,
     /// What is left of the tightest quota, for people; `None` = unlimited.
     pub hint: Option<Hint>,
 }
@@ -126,34 +129,38 @@ impl LeaseBook {
         Self { key, may_spend, limited, as_of, held: Vec::new(), asking: None, refused: None, pace }
     }
 
-    /// Takes a unit for one call; `mint` is called if a lease must be asked for.
+    /// Takes what one call needs; `mint` is called if a lease must be asked for.
     pub fn take(
         &mut self,
         now: Now,
+        needs: &Needs,
         mint: impl FnOnce() -> LeaseId,
         actions: &mut Vec<Action>,
     ) -> Take {
         if !self.may_spend {
             return Take::Refused { why: LeaseRefusal::KeyNotActive, retry_ms: NOT_ACTIVE_MS };
         }
-        let Some((place, unit)) = self.spend(now) else {
-            return self.do_without(now, mint, actions);
+        let Some((place, unit)) = self.spend(now, needs) else {
+            return self.do_without(now, needs, mint, actions);
         };
         self.pace.took_one(now.mono_ms);
-        let next =
-            self.held.iter().enumerate().any(|(other, held)| other != place && held.can_spend(now));
+        let next = self
+            .held
+            .iter()
+            .enumerate()
+            .any(|(other, held)| other != place && held.can_spend(now, needs));
         if !next && self.held[place].is_half_used(now) && self.standing_refusal(now).is_none() {
-            self.ask(now, mint, actions);
+            self.ask(now, needs, mint, actions);
         }
         Take::Unit(unit)
     }
 
-    fn spend(&mut self, now: Now) -> Option<(usize, Unit)> {
+    fn spend(&mut self, now: Now, needs: &Needs) -> Option<(usize, Unit)> {
         let (place, mut unit) = self
             .held
             .iter_mut()
             .enumerate()
-            .find_map(|(place, held)| Some((place, held.take(now)?)))?;
+            .find_map(|(place, held)| Some((place, held.take(now, needs)?)))?;
         if let Some(hint) = &mut unit.hint {
             // The hint of the newest lease knows most; what all of them hold is ours to spend too.
             let newest =
@@ -167,9 +174,12 @@ impl LeaseBook {
     fn do_without(
         &mut self,
         now: Now,
+        needs: &Needs,
         mint: impl FnOnce() -> LeaseId,
         actions: &mut Vec<Action>,
     ) -> Take {
+        // What is too little for this call goes back, or it would be missing where the next lease is cut.
+        self.held.iter_mut().for_each(|held| held.closing |= held.is_too_small(needs));
         self.tick(now, actions);
         if self.asking.is_some() {
             return Take::Wait;
@@ -177,7 +187,7 @@ impl LeaseBook {
         if let Some((why, retry_ms)) = self.standing_refusal(now) {
             return Take::Refused { why: why.clone(), retry_ms };
         }
-        self.ask(now, mint, actions);
+        self.ask(now, needs, mint, actions);
         Take::Wait
     }
 
@@ -186,25 +196,44 @@ impl LeaseBook {
         Some((&refused.why, refused.retry_ms(now)?))
     }
 
-    fn ask(&mut self, now: Now, mint: impl FnOnce() -> LeaseId, actions: &mut Vec<Action>) {
+    fn ask(
+        &mut self,
+        now: Now,
+        needs: &[Need],
+        mint: impl FnOnce() -> LeaseId,
+        actions: &mut Vec<Action>,
+    ) {
         if self.asking.is_some() {
             return;
         }
         let lease = mint();
         self.asking = Some(Asking { lease, first_ms: now.mono_ms });
-        let want = Quantity(self.pace.want(now.mono_ms));
-        actions.push(Action::Ask(LeaseAsk { lease, key: self.key, want }));
+        let calls = self.pace.want(now.mono_ms);
+        let reserve =
+            needs.iter().filter(|need| need.units > 1 || need.meter.as_str() != TOOL_CALLS);
+        let reserve = reserve.map(|need| {
+            let (per_call, want) = (need.units, need.units.saturating_mul(calls));
+            (need.meter.clone(), Reserve { per_call: Quantity(per_call), want: Quantity(want) })
+        });
+        let (key, want, reserve) = (self.key, Quantity(calls), reserve.collect());
+        actions.push(Action::Ask(LeaseAsk { lease, key, want, reserve }));
     }
 
-    /// The call of a unit has ended: `spent` if it counts, else the unit is free again.
+    /// The call of a unit has ended, and counts for so much of each meter (never for more than it took); the rest of
+    /// what it took is free again.
     ///
     /// What the call recorded must be recorded before: this may close the lease.
     #[expect(clippy::needless_pass_by_value, reason = "a unit is given away, so it settles once")]
-    pub fn settle(&mut self, unit: Unit, spent: bool, actions: &mut Vec<Action>) {
+    pub fn settle(
+        &mut self,
+        unit: Unit,
+        counted: &BTreeMap<MeterName, Quantity>,
+        actions: &mut Vec<Action>,
+    ) {
         let place = self.held.iter().position(|held| held.lease == unit.lease);
         let held =
             &mut self.held[place.expect("a lease stays in the book while a unit of it is out")];
-        held.settle(spent);
+        held.settle(&unit.needs, counted);
         self.sweep(actions);
     }
 
@@ -237,7 +266,9 @@ impl LeaseBook {
         }
         let (for_ms, wall) = match &why {
             LeaseRefusal::QuotaExhausted { period, .. } => (0, Some(period.to)),
-            LeaseRefusal::UnitsHeld { retry_ms, .. } => (u64::from(*retry_ms).max(1), None),
+            LeaseRefusal::UnitsHeld { retry_ms, .. } | LeaseRefusal::RateHeld { retry_ms } => {
+                (u64::from(*retry_ms).max(1), None)
+            }
             LeaseRefusal::KeyNotActive => (NOT_ACTIVE_MS, None),
             LeaseRefusal::EpochEnded => {
                 actions.push(Action::Stop);
@@ -249,11 +280,11 @@ impl LeaseBook {
         self.refused = Some(Refused { why, mono_ms: now.mono_ms.saturating_add(least), wall });
     }
 
-    /// The ledger wants back what can be spared: all that is left of every limited lease but the newest-born.
+    /// The ledger wants back what can be spared: all that is left of every lease with units or a rate but the newest-born.
     pub fn recalled(&mut self, now: Now, actions: &mut Vec<Action>) {
         for held in &mut self.held {
             held.closing |=
-                held.is_limited() && now.mono_ms >= held.granted_ms.saturating_add(RECALL_GRACE_MS);
+                held.is_shared() && now.mono_ms >= held.granted_ms.saturating_add(RECALL_GRACE_MS);
         }
         self.sweep(actions);
     }
@@ -294,6 +325,18 @@ impl LeaseBook {
         self.may_spend = false;
         self.held.iter_mut().for_each(|held| held.closing = true);
         self.sweep(actions);
+    }
+
+    /// This node's share of the key's rate, by the newest lease; `None` = the key has none.
+    #[must_use]
+    pub fn rate(&self) -> Option<RateLimits> {
+        self.held.last()?.rate
+    }
+
+    /// The quotas that near their limit, as the newest lease has it.
+    #[must_use]
+    pub fn notices(&self) -> &[Notice] {
+        self.held.last().map_or(&[], |held| &held.notices)
     }
 
     /// Whether there is nothing here that time could change: no lease, no question.

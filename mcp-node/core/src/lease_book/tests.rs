@@ -36,6 +36,8 @@ pub(super) fn lease(id: u128, granted_ms: u64, units: Option<u64>) -> Lease {
         granted_at,
         expires_at: granted_at.plus_ms(i64::try_from(TTL_MS).unwrap()),
         shares: units.map(share).into_iter().collect(),
+        rate: None,
+        notices: vec![],
     }
 }
 
@@ -43,12 +45,14 @@ pub(super) fn lease(id: u128, granted_ms: u64, units: Option<u64>) -> Lease {
 pub(super) struct Bench {
     pub book: LeaseBook,
     minted: u128,
+    pub needs: Needs,
     pub actions: Vec<Action>,
 }
 
 impl Bench {
     pub fn new() -> Self {
-        Self { book: LeaseBook::new(KeyId(Uuid::nil()), true, true, 1), minted: 0, actions: vec![] }
+        let book = LeaseBook::new(KeyId(Uuid::nil()), true, true, 1);
+        Self { book, minted: 0, needs: one_call(), actions: vec![] }
     }
 
     pub fn take(&mut self, ms: u64) -> Take {
@@ -57,7 +61,7 @@ impl Bench {
             *minted += 1;
             LeaseId(Uuid::from_u128(*minted))
         };
-        self.book.take(at(ms), mint, &mut self.actions)
+        self.book.take(at(ms), &self.needs, mint, &mut self.actions)
     }
 
     #[track_caller]
@@ -77,7 +81,8 @@ impl Bench {
     }
 
     pub fn settle(&mut self, unit: Unit, spent: bool) {
-        self.book.settle(unit, spent, &mut self.actions);
+        let counted = spent.then(|| (MeterName::tool_calls(), Quantity(1)));
+        self.book.settle(unit, &counted.into_iter().collect(), &mut self.actions);
     }
 
     pub fn done(&mut self) -> Vec<Action> {
@@ -90,6 +95,7 @@ fn ask(id: u128, want: u64) -> Action {
         lease: LeaseId(Uuid::from_u128(id)),
         key: KeyId(Uuid::nil()),
         want: Quantity(want),
+        reserve: BTreeMap::new(),
     })
 }
 
@@ -331,4 +337,73 @@ fn an_events_time_lies_within_its_lease() {
     assert_eq!(unit.at(from.plus_ms(7)), from.plus_ms(7));
     assert_eq!(unit.hint.map(|hint| (hint.remaining, hint.limit)), Some((100, 1_000)));
     bench.settle(unit, true);
+}
+
+/// A lease of `units` of `tokens`, and as many calls as are wanted.
+fn tokens(id: u128, granted_ms: u64, units: u64) -> Lease {
+    let mut lease = lease(id, granted_ms, Some(units));
+    lease.shares[0].meter = "tokens".parse().unwrap();
+    lease
+}
+
+fn needs_tokens(units: u64) -> Needs {
+    let need = |meter: &str, units| Need { meter: meter.parse().unwrap(), units };
+    [need("tool_calls", 1), need("tokens", units)].into()
+}
+
+fn counted(tokens: u64) -> BTreeMap<MeterName, Quantity> {
+    [("tool_calls", 1), ("tokens", tokens)]
+        .map(|(meter, units)| (meter.parse().unwrap(), Quantity(units)))
+        .into()
+}
+
+#[test]
+fn what_is_known_afterwards_is_reserved_and_the_rest_comes_back() {
+    let mut bench = Bench { needs: needs_tokens(100), ..Bench::new() };
+    assert_eq!(bench.take(0), Take::Wait);
+    let asked = bench.done();
+    let [Action::Ask(ask)] = asked.as_slice() else { panic!("{asked:?}") };
+    let reserve = Reserve { per_call: Quantity(100), want: Quantity(100 * LEAST_WANT) };
+    assert_eq!(ask.reserve, [("tokens".parse().unwrap(), reserve)].into());
+    bench.book.granted(at(0), &tokens(1, 0, 250), &mut bench.actions);
+    let (a, b) = (bench.unit(1), bench.unit(2));
+    assert_eq!(bench.take(3), Take::Wait, "50 are left, and the next may need 100");
+    bench.done();
+    bench.book.settle(a, &counted(30), &mut bench.actions);
+    bench.book.settle(b, &counted(1_000), &mut bench.actions);
+    let again = bench.unit(4);
+    bench.book.settle(again, &BTreeMap::new(), &mut bench.actions);
+    assert_eq!(bench.done(), [], "what is left serves on");
+    bench.book.close_all(&mut bench.actions);
+    let spent = [("tokens".parse().unwrap(), Quantity(130))].into();
+    let lease = LeaseId(Uuid::from_u128(1));
+    assert_eq!(bench.done(), [Action::Close { lease, spent }], "never more than was reserved");
+}
+
+#[test]
+fn a_lease_that_is_too_small_for_the_next_call_goes_back() {
+    let mut bench = Bench { needs: needs_tokens(100), ..Bench::new() };
+    bench.take(0);
+    bench.book.granted(at(0), &tokens(1, 0, 150), &mut bench.actions);
+    let unit = bench.unit(1);
+    bench.book.settle(unit, &counted(100), &mut bench.actions);
+    bench.done();
+    assert_eq!(bench.take(2), Take::Wait);
+    let spent = [("tokens".parse().unwrap(), Quantity(100))].into();
+    let close = Action::Close { lease: LeaseId(Uuid::from_u128(1)), spent };
+    assert!(bench.done().contains(&close));
+}
+
+#[test]
+fn a_recall_takes_a_rate_back_and_the_newest_lease_says_how_fast() {
+    let mut bench = Bench::new();
+    bench.take(0);
+    let rate = RateLimits { per_minute: 60, burst: 5, concurrent: None };
+    let lease = Lease { rate: Some(rate), ..lease(1, 0, None) };
+    bench.book.granted(at(0), &lease, &mut bench.actions);
+    assert_eq!(bench.book.rate(), Some(rate));
+    bench.done();
+    bench.book.recalled(at(500), &mut bench.actions);
+    assert_eq!(bench.done(), [close(1, None)]);
+    assert_eq!(bench.book.rate(), None);
 }

@@ -1,0 +1,22 @@
+//! What one call may count for at most: taken before it is forwarded, settled with what it did count for.
+
+use std::sync::Arc;
+
+use schemas::MeterName;
+
+/// The most that one call may count for of one meter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    pub meter: MeterName,
+    /// Range: from 1.
+    pub units: u64,
+}
+
+/// All that one call may count for: `tool_calls`, and what is known only afterwards by its declared maximum.
+pub type Needs = Arc<[Need]>;
+
+/// One unit of `tool_calls`: what a call needs when nothing else is metered.
+#[must_use]
+pub fn one_call() -> Needs {
+    Arc::new([Need { meter: MeterName::tool_calls(), units: 1 }])
+}
