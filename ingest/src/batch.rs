@@ -5,7 +5,7 @@
 
 use chrono::Datelike;
 use runtime::nats::Message;
-use schemas::{Timestamp, UsageBatch};
+use schemas::{Resolution, Timestamp, UsageBatch};
 
 use crate::{
     decode::{self, Content},
@@ -72,7 +72,13 @@ impl Builder {
         batch.last = origin;
         batch.ends_in_row = match decode::read(&message.subject, &message.payload) {
             Content::Usage(usage) => add_new(&mut batch.rows, &mut self.positions, origin, &usage),
-            Content::Ledger => false,
+            Content::Ledger(released) => {
+                let before = batch.rows.count();
+                for resolution in &released {
+                    release(&mut batch.rows, &mut self.positions, origin, resolution);
+                }
+                batch.rows.count() > before
+            }
             Content::Unreadable(unreadable) => {
                 metrics::counter!("ingest_quarantined_total", "reason" => unreadable.reason)
                     .increment(1);
@@ -97,6 +103,17 @@ impl Builder {
         }
         self.positions.report();
         Some(batch)
+    }
+}
+
+/// Adds what a person let out of quarantine.
+fn release(rows: &mut Rows, positions: &mut Positions, origin: Origin, resolution: &Resolution) {
+    match resolution {
+        Resolution::Discarded { .. } => {}
+        Resolution::Counted(event) => rows.push_released(origin, event),
+        Resolution::Replayed(batch) => {
+            add_new(rows, positions, origin, batch);
+        }
     }
 }
 

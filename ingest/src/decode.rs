@@ -2,15 +2,17 @@
 //!
 //! A batch is taken whole or not at all: what one reader leaves out of it another could not tell from a loss.
 
-use schemas::{Record, Timestamp, UsageBatch, fact::VERSION, subject};
+use schemas::{
+    ControlFact, LedgerBatch, LedgerFact, Resolution, UsageBatch, fact::VERSION, subject,
+};
 use serde::Deserialize;
 
 /// What a message turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Content {
     Usage(UsageBatch),
-    /// The ledger's facts: not ours to keep, but a part of the one order.
-    Ledger,
+    /// The ledger's facts: of them, what a person let out of quarantine is ours to keep.
+    Ledger(Vec<Resolution>),
     Unreadable(Unreadable),
 }
 
@@ -23,18 +25,32 @@ pub struct Unreadable {
     pub detail: String,
 }
 
-/// Event times are taken from the start of 2020 to the start of 2100 (UTC); a rollup's hours must fit 32 bits.
-const TIMES: std::ops::Range<i64> = 1_577_836_800_000..4_102_444_800_000;
-
 /// Reads a message.
 pub fn read(subject: &str, payload: &[u8]) -> Content {
-    if subject.starts_with("ledger.") {
-        return Content::Ledger;
+    let read = if subject.starts_with("ledger.") {
+        released(payload).map(Content::Ledger)
+    } else {
+        usage(subject, payload).map(Content::Usage)
+    };
+    read.unwrap_or_else(Content::Unreadable)
+}
+
+/// What the ledger's message lets out of quarantine; most hold nothing of that and are not read.
+fn released(payload: &[u8]) -> Result<Vec<Resolution>, Unreadable> {
+    if memchr::memmem::find(payload, b"quarantine_resolved").is_none() {
+        return Ok(Vec::new());
     }
-    match usage(subject, payload) {
-        Ok(batch) => Content::Usage(batch),
-        Err(unreadable) => Content::Unreadable(unreadable),
-    }
+    let batch: LedgerBatch = serde_json::from_slice(payload)
+        .map_err(|error| Unreadable { reason: "json", detail: error.to_string() })?;
+    let decisions = batch.facts.into_iter().filter_map(|fact| match fact {
+        LedgerFact::ControlTaken { decision, .. } => Some(decision.facts),
+        _ => None,
+    });
+    let resolved = decisions.flatten().filter_map(|fact| match fact {
+        ControlFact::QuarantineResolved { resolution, .. } => Some(resolution),
+        _ => None,
+    });
+    Ok(resolved.collect())
 }
 
 fn usage(subject: &str, payload: &[u8]) -> Result<UsageBatch, Unreadable> {
@@ -56,18 +72,7 @@ fn usage(subject: &str, payload: &[u8]) -> Result<UsageBatch, Unreadable> {
     if len == 0 || batch.first_seq == 0 || batch.first_seq.checked_add(len).is_none() {
         return refuse("positions", format!("{len} records from position {}", batch.first_seq));
     }
-    if let Some(at) = batch.records.iter().filter_map(time_of).find(|at| !TIMES.contains(&at.0)) {
-        return refuse("time", format!("{} ms since 1970 lies outside 2020 to 2100", at.0));
-    }
     Ok(batch)
-}
-
-fn time_of(record: &Record) -> Option<Timestamp> {
-    match record {
-        Record::Usage(event) => Some(event.at),
-        Record::Refused { at, .. } => Some(*at),
-        Record::LeaseClosed { .. } | Record::EpochEnded => None,
-    }
 }
 
 /// Tells a newer version from what is no batch at all.
@@ -122,15 +127,19 @@ mod tests {
         check("usage.3.n1", &batch(1, 1, ""), "positions");
         check("usage.3.n1", &batch(1, u64::MAX, ENDED), "positions");
         check("usage.3.n1", &batch(1, 1, r#"{"type":"of_tomorrow"}"#), "json");
-        check("usage.3.n1", &batch(1, 1, &refused(TIMES.start - 1)), "time");
-        check("usage.3.n1", &batch(1, 1, &refused(TIMES.end)), "time");
-        let good = batch(1, 1, &refused(TIMES.end - 1));
+        let good = batch(1, 1, &refused(i64::MAX));
         assert!(matches!(read("usage.3.n1", good.as_bytes()), Content::Usage(_)));
         assert!(matches!(read("usage.3.n1", batch(1, 9, ENDED).as_bytes()), Content::Usage(_)));
     }
 
     #[test]
     fn what_the_ledger_writes_is_its_own() {
-        assert_eq!(read("ledger.3", b"anything"), Content::Ledger);
+        assert_eq!(read("ledger.3", b"anything"), Content::Ledger(vec![]));
+        let sample = include_str!("../../schemas/golden/decision.v1/quarantine_resolved.json");
+        let fact = format!(
+            r#"{{"v":1,"shard":3,"at":1,"facts":[{{"type":"control_taken","control_seq":1,"decision":{sample}}}]}}"#
+        );
+        let Content::Ledger(released) = read("ledger.3", fact.as_bytes()) else { panic!("{fact}") };
+        assert!(matches!(released.as_slice(), [Resolution::Counted(_)]), "{released:?}");
     }
 }

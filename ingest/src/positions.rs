@@ -63,7 +63,7 @@ impl Positions {
     /// No answer, or a position that is stored twice.
     pub async fn load(client: &Client) -> Result<Self, PositionsError> {
         const COUNTS: &str = "SELECT toString(node), epoch, shard, count(), max(seq) FROM usage_events \
-                              WHERE record != 'mark' GROUP BY node, epoch, shard";
+                              WHERE record NOT IN ('mark', 'released') GROUP BY node, epoch, shard";
         let mut found = Self::default();
         let rows: Vec<(String, u64, u16, u64, u64)> = client.query_raw(COUNTS).fetch_all().await?;
         for (node, epoch, shard, rows, max) in rows {
@@ -85,7 +85,7 @@ impl Positions {
 /// The runs of positions without a hole of one place that has holes, in order.
 async fn runs_of(client: &Client, place: &Place) -> Result<Vec<(u64, u64)>, PositionsError> {
     const RUNS: &str = "SELECT min(seq), max(seq) FROM (SELECT seq, toInt64(seq) - row_number() OVER (ORDER BY seq) AS run \
-         FROM (SELECT DISTINCT seq FROM usage_events WHERE record != 'mark' AND node = {node:String} \
+         FROM (SELECT DISTINCT seq FROM usage_events WHERE record NOT IN ('mark', 'released') AND node = {node:String} \
          AND epoch = {epoch:UInt64} AND shard = {shard:UInt16})) GROUP BY run ORDER BY 1";
     let query = client
         .query_raw(RUNS)

@@ -95,7 +95,7 @@ impl Roller {
         let query = format!(
             "SELECT toYYYYMM(at) AS month, min(stream_seq), max(stream_seq) FROM usage_events \
              WHERE src = {src} AND stream_seq > {rolled} AND stream_seq <= {target} \
-             AND record IN ('usage', 'refused') GROUP BY month ORDER BY month"
+             AND record IN ('usage', 'refused', 'released') GROUP BY month ORDER BY month"
         );
         // A plain read: it must not carry the name that keeps INSERTs apart.
         self.client.clone().with_setting("query_id", "").query_raw(&query).fetch_all().await
@@ -116,7 +116,7 @@ impl Roller {
                  toUInt32(least(intDiv(duration_us, 1000), 4294967295)), record = 'usage') \
              FROM usage_events \
              WHERE src = {src} AND toYYYYMM(at) = {month} AND stream_seq > low AND stream_seq <= {top} \
-               AND record IN ('usage', 'refused') \
+               AND record IN ('usage', 'refused', 'released') \
              GROUP BY tenant_id, project_id, key_id, tool, cell, src \
              UNION ALL \
              SELECT {NIL}, {NIL}, {NIL}, '', toDateTime('{first_day}', 'UTC'), toUInt16({src}), \

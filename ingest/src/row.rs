@@ -4,7 +4,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use schemas::{
-    MeterName, Outcome, Quantity, Record, RefusalReason, TOOL_CALLS, UsageBatch, UsageEvent,
+    MeterName, Outcome, Quantity, Record, RefusalReason, TOOL_CALLS, Timestamp, UsageBatch,
+    UsageEvent,
 };
 use uuid::Uuid;
 
@@ -43,6 +44,10 @@ pub struct Origin {
     /// Unit: milliseconds since 1970.
     pub received_ms: i64,
 }
+
+/// Times that the columns can hold: from the start of 2020 to the start of 2100 (UTC); a rollup's hours must fit 32 bits.
+/// An event that counts lies near its storing; only what counts for nothing can lie outside.
+const TIMES: std::ops::Range<i64> = 1_577_836_800_000..4_102_444_800_000;
 
 /// Rows in the making.
 #[derive(Debug, Default)]
@@ -92,6 +97,12 @@ impl Rows {
         self.write(origin, place, &body(origin, record));
     }
 
+    /// Adds an event that a person counted out of quarantine: it has no position.
+    pub fn push_released(&mut self, origin: Origin, event: &UsageEvent) {
+        let body = Body { record: 6, ..usage(event) };
+        self.write(origin, ("", 0, 0, 0), &body);
+    }
+
     /// Adds the row that says: everything up to here was read.
     pub fn push_mark(&mut self, origin: Origin) {
         let body = Body { at_ms: origin.received_ms, ..Body::default() };
@@ -139,10 +150,13 @@ impl Rows {
 
 fn body(origin: Origin, record: &Record) -> Body<'_> {
     match record {
-        Record::Usage(event) => usage(event),
+        Record::Usage(event) => match event.sound(Timestamp(origin.received_ms)) {
+            Ok(()) => usage(event),
+            Err(_) => held(origin, event),
+        },
         Record::Refused { at, tenant, project, key, tool, reason, calls } => Body {
             record: 2,
-            at_ms: at.0,
+            at_ms: if TIMES.contains(&at.0) { at.0 } else { origin.received_ms },
             tenant: tenant.0,
             project: project.0,
             key: key.0,
@@ -161,6 +175,13 @@ fn body(origin: Origin, record: &Record) -> Body<'_> {
         },
         Record::EpochEnded => Body { record: 4, at_ms: origin.received_ms, ..Body::default() },
     }
+}
+
+/// An event that the ledger has in quarantine: it counts for nothing, and shows what it would have counted for.
+fn held(origin: Origin, event: &UsageEvent) -> Body<'_> {
+    let quantities = event.quantities.iter().map(|(meter, units)| (meter, *units)).collect();
+    let at_ms = origin.received_ms;
+    Body { record: 5, at_ms, calls: 0, tool_calls: 0, quantities, ..usage(event) }
 }
 
 fn usage(event: &UsageEvent) -> Body<'_> {

@@ -12,7 +12,7 @@ use stack::Folder;
 use tokio::time::{Instant, sleep};
 
 /// How long numbers may take to agree: a bound for a machine in trouble, not a measure.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 pub async fn plant(settings: PlantSettings) -> Plant {
     let folder = Folder::temporary().unwrap();

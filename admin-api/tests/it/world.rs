@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 pub const TOKEN: &str = "an operator's token, long enough";
 const SHARDS: &str = "16";
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 pub struct World {
     pub nats_server: stack::Nats,

@@ -28,7 +28,7 @@ pub struct Demo {
 /// How many calls a month the second key may make.
 const ROOM: u64 = 10_000;
 /// How long a webhook may take to make a key active, with room for a slow machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Makes a tenant, a project and two keys, and lets the tenant subscribe: the keys are pending before and active after.
 ///

@@ -31,7 +31,7 @@ struct Args {
 }
 
 /// How long the numbers may take to agree, with room for a slow machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 #[tokio::main]
 async fn main() -> ExitCode {

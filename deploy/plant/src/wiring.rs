@@ -329,7 +329,7 @@ fn service(
         name: name.to_owned(),
         args: vec!["serve".into()],
         env: all,
-        health: format!("http://{listen}/health"),
+        health: format!("http://{listen}/ready"),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::error::StackError;
 use crate::http;
 
 /// How long a part may take from its start until it serves.
-pub(crate) const READY_BOUND: Duration = Duration::from_secs(60);
+pub(crate) const READY_BOUND: Duration = Duration::from_secs(120);
 /// The pause between two questions.
 pub(crate) const PAUSE: Duration = Duration::from_millis(15);
 

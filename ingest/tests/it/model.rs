@@ -1,10 +1,10 @@
 //! Makes usage from a seed, and knows what the tables must then hold.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock, time::SystemTime};
 
 use schemas::{
-    Epoch, KeyId, LeaseId, MeterName, NodeId, Outcome, ProjectId, Quantity, Record, RefusalReason,
-    Shard, TenantId, Timestamp, UsageBatch, UsageEvent,
+    Epoch, KeyId, LeaseId, MeterName, NodeId, Outcome, PeriodRule, ProjectId, Quantity, Record,
+    RefusalReason, Shard, TenantId, Timestamp, UsageBatch, UsageEvent,
 };
 use uuid::Uuid;
 
@@ -45,9 +45,20 @@ pub struct Model {
     pub cells: BTreeMap<(String, String, i64), Cell>,
 }
 
-/// 2026-10-31T20:00:00Z: some hours before a month ends, so usage falls into two months.
-const START_MS: i64 = 1_793_476_800_000;
-const SPAN_MS: u64 = 9 * 3_600_000;
+/// Some hours before the last month ended, so usage falls into two months, and never ahead of now.
+static START_MS: LazyLock<i64> = LazyLock::new(|| {
+    let month = PeriodRule::Month.period_at(Timestamp(now_ms()), "UTC").unwrap();
+    month.from.0 - 4 * 3_600_000
+});
+static SPAN_MS: LazyLock<u64> =
+    LazyLock::new(|| u64::try_from((now_ms() - *START_MS).min(9 * 3_600_000)).unwrap());
+
+/// Unit: milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_millis()).unwrap()
+}
+
 const EPOCH: u64 = 1_793_000_000_000;
 
 impl Model {
@@ -103,7 +114,7 @@ fn batch(node: u64, shard: u16, first_seq: u64, records: Vec<Record>) -> UsageBa
 fn record(random: &mut Random) -> Record {
     let tenant = TenantId(Uuid::from_u128(1 + u128::from(random.below(3))));
     let (project, key) = (ProjectId(Uuid::from_u128(10)), KeyId(Uuid::from_u128(20)));
-    let at = Timestamp(START_MS + i64::try_from(random.below(SPAN_MS)).unwrap());
+    let at = Timestamp(*START_MS + i64::try_from(random.below(*SPAN_MS)).unwrap());
     let tool = format!("tool-{}", random.below(5));
     match random.below(20) {
         0 => {

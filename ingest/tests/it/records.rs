@@ -1,10 +1,10 @@
 //! What the rows hold, one record of each kind; and what a restart, a resend and a poison message leave behind.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use schemas::{
-    Epoch, KeyId, LeaseId, MeterName, Outcome, ProjectId, Quantity, Record, RefusalReason, Shard,
-    TenantId, Timestamp, UsageBatch, UsageEvent,
+    Epoch, KeyId, LeaseId, MeterName, Outcome, ProjectId, Quantity, Record, RefusalReason,
+    Resolution, Shard, TenantId, Timestamp, UsageBatch, UsageEvent,
 };
 use uuid::Uuid;
 
@@ -42,13 +42,13 @@ fn event(hour: i64, tool: &str) -> UsageEvent {
     }
 }
 
-/// 2026-11-20T20:00:00Z in hours since 1970.
-const HOUR: i64 = 498_668;
+/// The hour before this one, since 1970.
+static HOUR: LazyLock<i64> = LazyLock::new(|| crate::model::now_ms() / 3_600_000 - 1);
 
 #[tokio::test]
 async fn every_kind_of_record_is_one_row_with_all_it_said() {
     let world = World::start().await;
-    let usage = event(HOUR, "zürich \t tool");
+    let usage = event(*HOUR, "zürich \t tool");
     let (tenant, project, key) = (usage.tenant, usage.project, usage.key);
     let refused = Record::Refused {
         at: usage.at,
@@ -65,7 +65,7 @@ async fn every_kind_of_record_is_one_row_with_all_it_said() {
         quantities: BTreeMap::new(),
         lease: None,
         outcome: Outcome::Timeout,
-        ..event(HOUR, "x")
+        ..event(*HOUR, "x")
     };
     let records =
         vec![Record::Usage(usage), refused, closed, Record::Usage(free), Record::EpochEnded];
@@ -78,7 +78,7 @@ async fn every_kind_of_record_is_one_row_with_all_it_said() {
                 tenant_id = toUUID('00000000-0000-0000-0000-000000000001'), toString(key_id), toString(lease_id), \
                 method, tool, outcome, refusal, calls, tool_calls, quantities, duration_us, bytes_in, bytes_out \
                 FROM meter.usage_events WHERE record IN ('usage', 'refused') ORDER BY seq";
-    let (at, id) = (HOUR * 3_600_000 + 1_000, |n: u8| format!("00000000-0000-0000-0000-{n:012}"));
+    let (at, id) = (*HOUR * 3_600_000 + 1_000, |n: u8| format!("00000000-0000-0000-0000-{n:012}"));
     let wanted = [
         format!(
             "{seq}\t1\tn1\t7\t3\tusage\t{at}\t1\t{}\t{}\ttools/call\tzürich \\t tool\tsuccess\tnone\t1\t1\t{{'tokens':512}}\t123456\t10\t20",
@@ -108,7 +108,7 @@ async fn every_kind_of_record_is_one_row_with_all_it_said() {
     let rolled = "SELECT tool, toUnixTimestamp(hour), sum(calls), sum(free), sum(refused), sum(bytes_out), \
                   toUInt32(ifNotFinite(quantilesTimingMerge(0.5, 0.95, 0.99)(duration)[1], 0)) FROM meter.usage_hour \
                   WHERE seq_hi > 0 AND tool != '' GROUP BY ALL ORDER BY ALL";
-    let hour = HOUR * 3600;
+    let hour = *HOUR * 3600;
     let wanted = format!(
         "search\t{hour}\t0\t0\t5\t0\t0\nx\t{hour}\t0\t1\t0\t20\t123\nzürich \\t tool\t{hour}\t1\t0\t0\t20\t123"
     );
@@ -119,7 +119,7 @@ async fn every_kind_of_record_is_one_row_with_all_it_said() {
 #[tokio::test]
 async fn a_record_that_is_published_again_is_counted_once_also_after_a_restart() {
     let world = World::start().await;
-    let calls = |n: usize| (0..n).map(|_| Record::Usage(event(HOUR, "t"))).collect::<Vec<_>>();
+    let calls = |n: usize| (0..n).map(|_| Record::Usage(event(*HOUR, "t"))).collect::<Vec<_>>();
     let ingest = world.ingest();
     world.publish_batch(&batch(1, calls(5))).await;
     let last = world.publish_batch(&batch(3, calls(4))).await; // 3..=5 again, 6 new
@@ -155,7 +155,7 @@ async fn what_cannot_be_read_is_kept_whole_and_holds_nothing_up() {
             serde_json::to_vec(&batch(1, vec![Record::EpochEnded])).unwrap(),
         )
         .await;
-    let good = world.publish_batch(&batch(1, vec![Record::Usage(event(HOUR, "t"))])).await;
+    let good = world.publish_batch(&batch(1, vec![Record::Usage(event(*HOUR, "t"))])).await;
     let last = world.publish("usage.3.n1".to_owned(), vec![]).await;
     world.until_rolled(last).await;
     let rows = "SELECT stream_seq, subject, reason, hex(payload) FROM meter.quarantine ORDER BY stream_seq";
@@ -179,6 +179,30 @@ async fn what_cannot_be_read_is_kept_whole_and_holds_nothing_up() {
     let usage = "SELECT stream_seq FROM meter.usage_events WHERE record = 'usage'";
     assert_eq!(world.ask(usage).await, good.to_string());
     ingest.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_ledger_holds_back_counts_for_nothing_until_a_person_lets_it_out() {
+    let world = World::start().await;
+    let ingest = world.ingest();
+    let call = |hour: i64| Record::Usage(event(hour, "t"));
+    let old = *HOUR - 36 * 24;
+    let seq = world.publish_batch(&batch(1, vec![call(*HOUR), call(old), call(*HOUR + 3)])).await;
+    let sums = "SELECT sum(tool_calls), countIf(record = 'held') FROM meter.usage_events";
+    let rolled = "SELECT sum(calls), sum(free) FROM meter.usage_hour";
+    world.until_rolled(seq).await;
+    assert_eq!((world.ask(sums).await, world.ask(rolled).await), ("1\t2".into(), "1\t0".into()));
+    let last = world.release(Resolution::Counted(Box::new(event(*HOUR, "t")))).await;
+    world.until_rolled(last).await;
+    assert_eq!(world.ask(rolled).await, "2\t0");
+    ingest.stop().await;
+
+    let again = world.ingest(); // What was let out has no position and hides none.
+    let lost = batch(3, vec![call(*HOUR), call(*HOUR)]);
+    let last = world.release(Resolution::Replayed(Box::new(lost))).await;
+    world.until_rolled(last).await;
+    assert_eq!(world.ask(rolled).await, "3\t0", "position 3 was seen, position 4 was not");
+    again.stop().await;
 }
 
 #[tokio::test]

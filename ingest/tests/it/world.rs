@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use ingest::{Config, IngestError};
 use runtime::{nats, settings::Secret};
-use schemas::{LedgerBatch, Shard, Timestamp, UsageBatch, subject};
+use schemas::{
+    ControlFact, Decision, DecisionId, LedgerBatch, LedgerFact, Resolution, Shard, TenantId,
+    Timestamp, UsageBatch, subject,
+};
 use stack::{ClickHouse, Folder, Part};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// How long a condition may take to become true.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 pub struct World {
     pub clickhouse: ClickHouse,
@@ -80,6 +84,24 @@ impl World {
     pub async fn publish_batch(&self, batch: &UsageBatch) -> u64 {
         self.publish(subject::usage(batch.shard, &batch.node), serde_json::to_vec(batch).unwrap())
             .await
+    }
+
+    /// The ledger takes in that a person let something out of quarantine.
+    pub async fn release(&self, resolution: Resolution) -> u64 {
+        let tenant = TenantId(Uuid::from_u128(1));
+        let fact = ControlFact::QuarantineResolved { seq: 1, record: 1, resolution };
+        let decision = Decision {
+            v: 1,
+            decision: DecisionId(Uuid::from_u128(7)),
+            at: Timestamp(0),
+            by: "test".into(),
+            tenant,
+            shard: None,
+            facts: vec![fact],
+        };
+        let facts = vec![LedgerFact::ControlTaken { control_seq: 1, decision }];
+        let batch = LedgerBatch { v: 1, shard: Shard(0), at: Timestamp(0), facts };
+        self.publish(subject::ledger(batch.shard), serde_json::to_vec(&batch).unwrap()).await
     }
 
     pub async fn publish_ledger(&self) -> u64 {

@@ -99,7 +99,7 @@ impl World {
         runtime::nats::wait_for_stream(
             &self.connection.jetstream,
             subject::LOG,
-            Duration::from_secs(20),
+            Duration::from_secs(60),
         )
         .await
         .unwrap();
@@ -235,7 +235,7 @@ impl TestNode {
 
     /// Asks until there is an answer.
     pub async fn ask(&self, key: KeyId, lease: LeaseId, want: u64) -> LeaseAnswer {
-        let give_up = Instant::now() + Duration::from_secs(20);
+        let give_up = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(answer) = self.ask_once(key, lease, want).await {
                 return answer;
@@ -308,7 +308,7 @@ pub fn id(number: u128) -> Uuid {
 
 /// Waits until `holds`; panics with `claim` after 30 s.
 pub async fn eventually<F: Future<Output = bool>>(claim: &str, mut holds: impl FnMut() -> F) {
-    let give_up = Instant::now() + Duration::from_secs(30);
+    let give_up = Instant::now() + Duration::from_secs(60);
     while !holds().await {
         assert!(Instant::now() < give_up, "{claim}");
         sleep(Duration::from_millis(20)).await;
