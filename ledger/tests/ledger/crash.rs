@@ -73,6 +73,27 @@ async fn a_standby_takes_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ledgers_share_the_shards_and_one_that_is_left_has_them_all() {
+    let mut world = World::new().await;
+    let first = world.ledger("first").await;
+    world.tenant(Some(100)).await;
+    eventually("one has all", || async { world.owners().await == [4] }).await;
+    let mut node = TestNode::new(&world, "n1");
+    let before = node.granted(world.key, LeaseId(id(50)), 4).await;
+    let mut second = world.ledger("second").await;
+    eventually("two have two each", || async { world.owners().await == [2, 2] }).await;
+    node.granted(world.key, LeaseId(id(51)), 1).await;
+    let _third = world.ledger("third").await;
+    eventually("three share them", || async { world.owners().await == [2, 1, 1] }).await;
+    kill(&mut second).await;
+    eventually("the two that are left", || async { world.owners().await == [2, 2] }).await;
+    drop(first);
+    eventually("the last has all", || async { world.owners().await == [4] }).await;
+    node.publish(vec![TestNode::call(&before), TestNode::close(&before, 1)]).await;
+    eventually("the call is counted", || async { world.used().await.0 == 1 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_made_anew_stops_the_ledger_and_it_says_so() {
     let mut world = World::new().await;
     let mut ledger = world.ledger("ledger").await;

@@ -169,6 +169,13 @@ impl World {
         row.ok().flatten().map_or((0, 0), |row| (row.get(0), row.get(1)))
     }
 
+    /// How many shards each ledger owns, the most first; those with none are left out.
+    pub async fn owners(&self) -> Vec<i64> {
+        let locks = "select count(*) from pg_locks where locktype = 'advisory' and granted
+            and classid = x'746f6c6c'::bigint::oid group by pid order by 1 desc";
+        sqlx::query_scalar(locks).fetch_all(&self.pool).await.unwrap()
+    }
+
     pub async fn count(&self, table: &'static str) -> i64 {
         let query = match table {
             "anomaly" => "select count(*) from ledger.anomaly",
