@@ -52,6 +52,8 @@ struct World {
     seats: Vec<Seat>,
     owner: Option<usize>,
     nodes: Vec<Node>,
+    /// Until when each node is cut off from all others. Unit: milliseconds.
+    cut_off: Vec<u64>,
     model: Model,
     /// Percent of messages that are lost, and that are doubled.
     loss: u64,
@@ -82,7 +84,7 @@ impl World {
         let tokens = random.chance(50).then(|| random.between(1, 60 * MOST_TOKENS));
         let limits = Limits { key, tenant, day, tokens };
         let nodes = random.between(1, 4);
-        let nodes =
+        let nodes: Vec<Node> =
             (0..usize::try_from(nodes).unwrap_or(1)).map(|number| Node::new(number, bug)).collect();
         let start = Timestamp(i64::try_from(START_MS).unwrap_or(0));
         let stormy = random.chance(70);
@@ -96,6 +98,7 @@ impl World {
             control: control(limits, start),
             seats: vec![Seat::default(), Seat::default()],
             owner: None,
+            cut_off: vec![0; nodes.len()],
             nodes,
             model: Model::new(limits),
             loss: if stormy { random.below(25) } else { 0 },
@@ -115,9 +118,23 @@ impl World {
         self.tokens
     }
 
+    /// Whether the node that a wire leads to or from is cut off.
+    fn is_cut(&self, wire: &Wire) -> bool {
+        let node = match wire {
+            Wire::Ask(question) => question.from,
+            Wire::Answer { node, .. }
+            | Wire::NodePublish { node, .. }
+            | Wire::NodeAck { node, .. }
+            | Wire::Watermark { node, .. }
+            | Wire::Recall { node } => *node,
+            Wire::LedgerPublish { .. } | Wire::LedgerAck { .. } => return false,
+        };
+        self.now_ms < self.cut_off[node]
+    }
+
     /// Puts something on a wire: lost, doubled, late, or all is well.
     fn send(&mut self, wire: Wire) {
-        if self.random.chance(self.loss) {
+        if self.is_cut(&wire) || self.random.chance(self.loss) {
             return;
         }
         if self.random.chance(self.doubles) {
@@ -134,7 +151,7 @@ impl World {
 
     /// A request to the log may not be doubled by the wire (the connection is ordered), only lost, late, or unanswered.
     fn publish(&mut self, wire: Wire) {
-        if !self.random.chance(self.loss) {
+        if !self.is_cut(&wire) && !self.random.chance(self.loss) {
             self.put(wire);
         }
     }
@@ -147,7 +164,8 @@ impl World {
             45..55 => self.node_call(),
             55..65 => self.node_finish(),
             65..73 => self.node_chores(),
-            73..90 => self.ledger_work(),
+            73..89 => self.ledger_work(),
+            89 => self.cut_off_node(),
             90..92 => self.crash_node(),
             92..94 => self.crash_ledger(),
             94..96 => self.pause_or_wake(),
@@ -304,6 +322,12 @@ impl World {
         self.nodes[node].process = None;
     }
 
+    /// A partition: nothing reaches the node or leaves it, for up to two lease times.
+    fn cut_off_node(&mut self) {
+        let node = self.node();
+        self.cut_off[node] = self.now_ms + self.random.below(60_000);
+    }
+
     fn clock_jumps(&mut self) {
         let node = self.node();
         let far = self.random.below(4_000_000_000);
@@ -387,6 +411,7 @@ impl World {
     /// The storm ends: everything runs, every call ends, every lease closes. Then all counts must agree.
     fn rest(&mut self) -> Result<u64, Violation> {
         (self.loss, self.doubles, self.delay_ms) = (0, 0, 5);
+        self.cut_off.fill(0);
         for seat in &mut self.seats {
             seat.process = None;
             seat.paused = false;
