@@ -15,6 +15,7 @@ pub mod quantity;
 pub mod secret;
 pub mod shard;
 pub mod subject;
+mod text;
 pub mod time;
 
 pub use fact::control::{

@@ -1,9 +1,11 @@
 //! Names that people choose and that become parts of subjects: checked once, at the door.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, marker::PhantomData, str::FromStr, sync::Arc};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::text::{Parsed, Text};
 
 /// The default meter: successful tool calls.
 pub const TOOL_CALLS: &str = "tool_calls";
@@ -30,19 +32,16 @@ fn check(text: &str) -> Result<(), NameError> {
 }
 
 macro_rules! name {
-    ($name:ident, $doc:literal) => {
+    ($name:ident, $known:expr, $doc:literal) => {
         #[doc = $doc]
-        #[derive(
-            Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-        )]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(#[schemars(regex(pattern = r"^[a-z0-9][a-z0-9_-]{0,63}$"))] String);
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Text);
 
         impl $name {
             /// The name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.as_str()
             }
         }
 
@@ -50,40 +49,56 @@ macro_rules! name {
             type Err = NameError;
 
             fn from_str(text: &str) -> Result<Self, NameError> {
-                check(text).map(|()| Self(text.to_owned()))
+                let known: Option<&'static str> = $known;
+                match known.filter(|known| *known == text) {
+                    Some(known) => Ok(Self(Text::Known(known))),
+                    None => check(text).map(|()| Self(Text::Shared(Arc::from(text)))),
+                }
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = NameError;
-
-            fn try_from(text: String) -> Result<Self, NameError> {
-                check(&text).map(|()| Self(text))
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
             }
         }
 
-        impl From<$name> for String {
-            fn from(name: $name) -> String {
-                name.0
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_str(Parsed(PhantomData))
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "type": "string",
+                    "description": $doc,
+                    "pattern": r"^[a-z0-9][a-z0-9_-]{0,63}$",
+                })
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
     };
 }
 
-name!(NodeId, "A node: one spool folder has one node id for ever.");
-name!(MeterName, "What is counted: `tool_calls`, `tokens`, ...");
+name!(NodeId, None, "A node: one spool folder has one node id for ever.");
+name!(MeterName, Some(TOOL_CALLS), "What is counted: `tool_calls`, `tokens`, ...");
 
 impl MeterName {
     /// The default meter, `tool_calls`.
     #[must_use]
     pub fn tool_calls() -> Self {
-        Self(TOOL_CALLS.to_owned())
+        Self(Text::Known(TOOL_CALLS))
     }
 }
 

@@ -5,10 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemas::{Hour, KeyId, MeterName, NodeId, Period, ProjectId, QuotaRule, TenantId};
 use serde::Serialize;
 
-use crate::{quota::UseKey, state::Held};
+use crate::{
+    map::{Map, Set},
+    quota::UseKey,
+    state::Held,
+};
 
 /// One cell of the hourly totals.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HourKey {
     pub hour: Hour,
     pub tenant: TenantId,
@@ -53,12 +57,12 @@ pub struct Anomaly {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Added to the hourly totals.
-    pub hours: BTreeMap<HourKey, u64>,
+    pub hours: Map<HourKey, u64>,
     /// Added to (consumed, outstanding) of the counters of scopes; either may be negative.
-    pub uses: BTreeMap<UseKey, (i64, i64)>,
+    pub uses: Map<UseKey, (i64, i64)>,
     pub keys: BTreeSet<KeyId>,
     /// Parts of the state that changed or went.
-    pub held: BTreeSet<Held>,
+    pub held: Set<Held>,
     /// Nodes whose watermark moved.
     pub nodes: BTreeSet<NodeId>,
     pub closed_hours: BTreeMap<Hour, Vec<NodeId>>,

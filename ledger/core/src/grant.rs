@@ -4,8 +4,6 @@
 //! consumed), so it is safe to grant while usage lags, as long as every grant and settlement is folded; the
 //! shell makes sure of that by writing with the expected sequence of the ledger's own subject.
 
-use std::collections::HashMap;
-
 use schemas::{
     Epoch, Lease, LeaseAsk, LeaseId, LeaseRefusal, LedgerFact, NodeId, Period, Quantity, QuotaRule,
     RateLimits, Reserve, Scope, Share, Timestamp,
@@ -13,6 +11,7 @@ use schemas::{
 
 use crate::{
     key::KeyRow,
+    map::Map,
     quota::{Scopes, UseKey},
     rate::Demand,
     state::{OpenCount, ShardState},
@@ -34,9 +33,9 @@ pub struct Granting<'a> {
     now: Timestamp,
     policy: Policy,
     granted: Vec<Lease>,
-    by_id: HashMap<LeaseId, usize>,
-    taken: HashMap<UseKey, u64>,
-    open: HashMap<Scope, OpenCount>,
+    by_id: Map<LeaseId, usize>,
+    taken: Map<UseKey, u64>,
+    open: Map<Scope, OpenCount>,
 }
 
 impl<'a> Granting<'a> {
@@ -49,8 +48,8 @@ impl<'a> Granting<'a> {
         policy: Policy,
     ) -> Self {
         let now = now.max(state.at);
-        let (granted, by_id) = (Vec::new(), HashMap::new());
-        let (taken, open) = (HashMap::new(), HashMap::new());
+        let (granted, by_id) = (Vec::new(), Map::default());
+        let (taken, open) = (Map::default(), Map::default());
         Self { state, demand, now, policy, granted, by_id, taken, open }
     }
 

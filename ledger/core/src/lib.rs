@@ -13,6 +13,7 @@ mod grant;
 mod hour;
 mod key;
 mod lease;
+mod map;
 mod node;
 mod period;
 mod quarantine;
@@ -20,6 +21,7 @@ mod quota;
 mod rate;
 mod record;
 mod state;
+mod tally;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

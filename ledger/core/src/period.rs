@@ -4,18 +4,17 @@
 //! then on, not from its period's beginning, since what was used before is known by month alone. A lease that was
 //! granted before a rule came into use holds nothing in it (`OpenLease::granted_seq` tells).
 
-use std::collections::HashMap;
-
 use schemas::{Period, PeriodRule, Scope, TenantId, Timestamp};
 
 use crate::{
     change::Changes,
+    map::Map,
     state::{Held, ShardState},
 };
 
 /// The last period asked for of each tenant and rule: almost every event falls into it. It is no part of the state.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LastPeriods(HashMap<(TenantId, PeriodRule), Period>);
+pub(crate) struct LastPeriods(Map<(TenantId, PeriodRule), Period>);
 
 impl PartialEq for LastPeriods {
     fn eq(&self, _: &Self) -> bool {

@@ -4,11 +4,11 @@
 //! `outstanding` is what open leases may still spend. A spent unit moves from the one to the other, so only a
 //! grant raises the sum, and only the settling of a lease lowers it.
 
-use std::collections::HashMap;
-
 use schemas::{
     KeyId, MeterName, Period, PeriodRule, ProjectId, QuotaKind, QuotaRule, Scope, TenantId,
 };
+
+use crate::map::Map;
 
 /// Names one counter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,7 +33,7 @@ impl Use {
 }
 
 /// The three scopes that one call counts for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Scopes {
     pub tenant: TenantId,
     pub project: ProjectId,
@@ -51,7 +51,7 @@ impl Scopes {
 /// The quotas of one shard: at most one rule for each (scope, meter, period rule).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Quotas {
-    rules: HashMap<Scope, Vec<QuotaRule>>,
+    rules: Map<Scope, Vec<QuotaRule>>,
 }
 
 impl Quotas {

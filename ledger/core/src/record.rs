@@ -8,6 +8,7 @@ use crate::{
     node::EpochState,
     quota::{Scopes, Use, UseKey},
     state::{Held, ShardState},
+    tally::Tally,
 };
 
 /// Where an event was found.
@@ -38,10 +39,12 @@ impl ShardState {
         }
         let mut epoch = node.epochs.remove(&batch.epoch).unwrap_or_default();
         let found = Found { seq, stored_at, batch };
+        let mut tally = Tally::default();
         for (position, record) in (batch.first_seq..).zip(&batch.records) {
-            self.apply_record(found, position, record, &mut epoch, out);
+            self.apply_record(found, position, record, &mut epoch, &mut tally, out);
             self.apply_waiting(found, &mut epoch, out);
         }
+        self.count_tally(tally, &batch.node, out);
         node.epochs.insert(batch.epoch, epoch);
         node.forget();
         self.nodes.insert(batch.node.clone(), node);
@@ -56,6 +59,7 @@ impl ShardState {
         position: u64,
         record: &Record,
         epoch: &mut EpochState,
+        tally: &mut Tally,
         out: &mut Changes,
     ) {
         if epoch.ended {
@@ -73,7 +77,7 @@ impl ShardState {
                 epoch.waiting.insert(position, record.clone());
             }
             Record::Usage(event) => match event.sound(found.stored_at) {
-                Ok(()) => self.count(found, event, out),
+                Ok(()) => self.count(found, event, tally, out),
                 Err(why) => self.quarantine(found.seq, position, why.to_string(), record, out),
             },
             Record::Refused { .. } => {} // Nothing was spent; ClickHouse shows them.
@@ -97,12 +101,19 @@ impl ShardState {
         }
     }
 
-    fn count(&mut self, found: Found<'_>, event: &UsageEvent, out: &mut Changes) {
+    fn count(
+        &mut self,
+        found: Found<'_>,
+        event: &UsageEvent,
+        tally: &mut Tally,
+        out: &mut Changes,
+    ) {
         let at = self.time_under_lease(found, event, out);
         let scopes = Scopes { tenant: event.tenant, project: event.project, key: event.key };
         for (meter, units) in event.quantities.iter().filter(|(_, units)| units.0 > 0) {
-            let covered = self.spend(event, scopes, meter, units.0, out);
-            self.add_counted(scopes, meter, at, (units.0, covered), Some(&found.batch.node), out);
+            let (covered, granted_seq) = self.spend(event, scopes, meter, units.0, out);
+            let of = (scopes, meter.clone(), granted_seq);
+            self.tally(tally, &of, at, (units.0, covered), &found.batch.node, out);
         }
     }
 
@@ -113,23 +124,24 @@ impl ShardState {
             return out.anomaly(seq, "resolved_too_much", scopes.key.to_string());
         }
         for (meter, units) in event.quantities.iter().filter(|(_, units)| units.0 > 0) {
-            self.add_counted(scopes, meter, event.at, (units.0, Covered::default()), None, out);
+            self.add_counted(scopes, meter, event.at, (units.0, (0, 0)), None, out);
         }
     }
 
-    fn add_counted(
+    /// Counts units, of which leases granted at `granted_seq` held so many.
+    pub(crate) fn add_counted(
         &mut self,
         scopes: Scopes,
         meter: &MeterName,
         at: Timestamp,
-        (units, covered): (u64, Covered),
+        (units, (covered, granted_seq)): (u64, (u64, u64)),
         by: Option<&NodeId>,
         out: &mut Changes,
     ) {
         self.each_use(scopes, meter, at, out, |value, since| {
             value.consumed = value.consumed.saturating_add(units);
-            if since <= covered.granted_seq {
-                value.outstanding = value.outstanding.saturating_sub(covered.units);
+            if since <= granted_seq {
+                value.outstanding = value.outstanding.saturating_sub(covered);
             }
         });
         self.add_hour(at, scopes, meter, units, out);
@@ -174,7 +186,7 @@ impl ShardState {
         within
     }
 
-    /// Moves units of the event's lease to spent; returns how many of them the lease still held.
+    /// Moves units of the event's lease to spent; returns how many of them it still held, and when it was granted.
     fn spend(
         &mut self,
         event: &UsageEvent,
@@ -182,21 +194,16 @@ impl ShardState {
         meter: &MeterName,
         units: u64,
         out: &mut Changes,
-    ) -> Covered {
+    ) -> (u64, u64) {
         let open = event.lease.and_then(|id| self.leases.get_mut(&id));
-        let Some(open) = open.filter(|open| open.scopes() == scopes) else {
-            return Covered::default();
-        };
+        let Some(open) = open.filter(|open| open.scopes() == scopes) else { return (0, 0) };
         let granted_seq = open.granted_seq;
-        let Some(Quantity(share)) = open.lease.share(meter) else { return Covered::default() };
+        let Some(Quantity(share)) = open.lease.share(meter) else { return (0, granted_seq) };
         let spent = open.spent.entry(meter.clone()).or_default();
-        let units = {
-            let covered = units.min(share.saturating_sub(*spent));
-            *spent = spent.saturating_add(units);
-            covered
-        };
+        let covered = units.min(share.saturating_sub(*spent));
+        *spent = spent.saturating_add(units);
         out.held.insert(Held::Lease(open.lease.lease));
-        Covered { units, granted_seq }
+        (covered, granted_seq)
     }
 
     /// Changes what a lease holds of a meter, wherever it was counted when the lease was granted.
@@ -271,11 +278,4 @@ impl ShardState {
             units;
         out.held.insert(Held::Unsealed(hour, tenant, meter.clone()));
     }
-}
-
-/// Units that a lease held and an event spent, and when that lease was granted.
-#[derive(Clone, Copy, Default)]
-struct Covered {
-    units: u64,
-    granted_seq: u64,
 }

@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod ledger;
+mod record;
 pub mod usage;
 
 /// The version that this code writes in every message.

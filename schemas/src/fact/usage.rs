@@ -22,7 +22,9 @@ pub struct UsageBatch {
 }
 
 /// One record at one position.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+///
+/// Its `type` is written first, and a reader that finds it first reads the rest in place (see `record`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Record {
     /// A call was answered.

@@ -99,6 +99,47 @@ fn a_rule_that_comes_later_counts_from_then_on_and_knows_nothing_of_older_leases
     assert_eq!(used(&world, "tool_calls", PeriodRule::Day), Use { consumed: 1, outstanding: 1 });
 }
 
+#[test]
+fn an_older_lease_takes_nothing_from_what_younger_ones_hold_by_a_newer_rule() {
+    let mut world = World::new();
+    let other = schemas::KeyId(uuid::Uuid::from_u128(77));
+    let limits = vec![World::key_fact(other), quota(Scope::Key(other), 100)];
+    world.control(limits);
+    let old = world.ask_for(other, &node(1), 1, 1, 10).unwrap();
+    world.control(vec![hard("tool_calls", 5, PeriodRule::Day)]);
+    let young = world.ask_for(other, &node(1), 1, 2, 10).unwrap();
+    let held = young.shares[0].units.0;
+    let day = |world: &World| {
+        let (scope, meter, rule) = (Scope::Key(other), MeterName::tool_calls(), PeriodRule::Day);
+        let period = rule.period_at(world.now, "UTC").unwrap();
+        world.state.counter(&UseKey { scope, meter, rule, period })
+    };
+    assert_eq!(day(&world), Use { consumed: 0, outstanding: held });
+    world.call(&old, 3);
+    assert_eq!(day(&world), Use { consumed: 3, outstanding: held }, "a call of the old one");
+    world.close(&old, 3);
+    assert_eq!(day(&world), Use { consumed: 3, outstanding: held }, "its end");
+    world.close(&young, 0);
+    assert_eq!(day(&world), Use { consumed: 3, outstanding: 0 });
+}
+
+#[test]
+fn calls_of_one_message_fall_each_into_its_own_hour_and_day() {
+    let mut world = World::new();
+    world.control(vec![hard("tool_calls", 50, PeriodRule::Day)]);
+    let midnight = PeriodRule::Day.period_at(NOON, "UTC").unwrap().to;
+    world.now = midnight;
+    let at = |ms: i64| Record::Usage(World::event(None, midnight.plus_ms(ms), 1));
+    world.records(&node(1), 1, vec![at(-1), at(0), at(-3_600_001), at(1), at(-2)]);
+    let mut hours: Vec<_> = world.changes.hours.iter().map(|(cell, n)| (cell.hour.0, *n)).collect();
+    hours.sort_unstable();
+    let hour = midnight.hour().0;
+    assert_eq!(hours, [(hour - 2, 1), (hour - 1, 2), (hour, 2)]);
+    assert_eq!(used(&world, "tool_calls", PeriodRule::Day).consumed, 2);
+    world.now = midnight.plus_ms(-1);
+    assert_eq!(used(&world, "tool_calls", PeriodRule::Day).consumed, 3);
+}
+
 fn tokens(id: u128, per_call: u64, want: u64) -> LeaseAsk {
     let reserve = Reserve { per_call: Quantity(per_call), want: Quantity(want) };
     let reserve = BTreeMap::from([("tokens".parse().unwrap(), reserve)]);
