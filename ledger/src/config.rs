@@ -33,6 +33,37 @@ pub struct Config {
     pub shards: u16,
     /// Copies of each stream and bucket that is made here. 1, or 3 in production.
     pub replicas: usize,
+    /// Where ClickHouse is, for `ledger audit` alone: `http://user:password@host:port/database`.
+    #[serde(default)]
+    pub clickhouse_url: Option<Secret>,
+}
+
+/// What a question to the log alone needs. The ledger's other settings may stand beside these; they are not read.
+#[derive(Debug, Deserialize)]
+pub struct LogConfig {
+    pub nats_url: String,
+    /// As in [`Config`].
+    pub lease_ttl_ms: u32,
+}
+
+impl LogConfig {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// Names the first of them that is missing or of the wrong type.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        Ok(load(include_str!("../ledger.default.toml"), file, "LEDGER_")?)
+    }
+
+    /// How leases are cut.
+    #[must_use]
+    pub fn leases(&self) -> Policy {
+        policy(self.lease_ttl_ms)
+    }
+}
+
+fn policy(lease_ttl_ms: u32) -> Policy {
+    Policy { ttl_ms: i64::from(lease_ttl_ms), held_retry_ms: 250 }
 }
 
 /// A setting out of its range.
@@ -68,7 +99,7 @@ impl Config {
     /// The rules that decisions go by.
     pub(crate) fn policies(&self) -> Policies {
         Policies {
-            leases: Policy { ttl_ms: i64::from(self.lease_ttl_ms), held_retry_ms: 250 },
+            leases: policy(self.lease_ttl_ms),
             seals: SealPolicy {
                 interval_ms: i64::from(self.seal_interval_ms),
                 lateness_ms: i64::from(self.seal_lateness_ms),

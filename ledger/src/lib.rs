@@ -5,6 +5,7 @@
 
 pub mod config;
 mod owner;
+pub mod questions;
 mod shard;
 pub mod store;
 mod streams;

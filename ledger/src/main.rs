@@ -1,8 +1,9 @@
-//! `ledger serve`: see the crate's README.
+//! `ledger serve`, and the questions that people ask: see the crate's README.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use ledger::questions::{self, Question};
 
 /// Counts every call once and grants leases that no quota is overshot by.
 #[derive(Parser)]
@@ -20,12 +21,21 @@ enum Command {
         #[arg(long)]
         config: Option<PathBuf>,
     },
+    #[command(flatten)]
+    Ask(Question),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Args { command: Command::Serve { config } } = Args::parse();
+    let Args { command } = Args::parse();
     runtime::telemetry::init("ledger");
+    match command {
+        Command::Serve { config } => serve(config).await,
+        Command::Ask(question) => ask(question).await,
+    }
+}
+
+async fn serve(config: Option<PathBuf>) -> ExitCode {
     let config = match ledger::config::Config::load(config.as_deref()) {
         Ok(config) => config,
         Err(error) => return fail(&error),
@@ -37,6 +47,22 @@ async fn main() -> ExitCode {
     match ledger::run(config, stop).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
+    }
+}
+
+/// 0 = all is as it should be, 1 = bad news, 2 = no answer.
+async fn ask(question: Question) -> ExitCode {
+    let no_answer = ExitCode::from(2);
+    match questions::answer(question).await {
+        Ok(answer) => match std::io::stdout().lock().write_all(answer.text.as_bytes()) {
+            Ok(()) if answer.good => ExitCode::SUCCESS,
+            Ok(()) => ExitCode::FAILURE,
+            Err(_) => no_answer, // Nobody reads any more.
+        },
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "No answer: {error}");
+            no_answer
+        }
     }
 }
 

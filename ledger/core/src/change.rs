@@ -65,11 +65,13 @@ pub struct Changes {
     pub held: Set<Held>,
     /// Nodes whose watermark moved.
     pub nodes: BTreeSet<NodeId>,
-    pub closed_hours: BTreeMap<Hour, Vec<NodeId>>,
+    /// Hours that were closed: by the fact at which sequence, and the nodes that stood behind it.
+    pub closed_hours: BTreeMap<Hour, (u64, Vec<NodeId>)>,
     pub quarantined: Vec<Quarantined>,
     pub resolved: Vec<Resolved>,
-    /// Quotas that were told to be used to so many percent of their limit, in this period.
-    pub crossings: Vec<(QuotaRule, Period, u8)>,
+    /// Quotas that were told to be used to so many percent of their limit, in this period: by the fact at which
+    /// sequence.
+    pub crossings: Vec<(u64, QuotaRule, Period, u8)>,
     pub anomalies: Vec<Anomaly>,
 }
 

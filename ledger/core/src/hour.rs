@@ -111,7 +111,7 @@ impl ShardState {
             self.closed_through = self.closed_through.max(Some(hour));
             self.hour_nodes.remove(&hour);
             out.held.insert(Held::HourNodes(hour));
-            out.closed_hours.insert(hour, behind.to_vec());
+            out.closed_hours.insert(hour, (seq, behind.to_vec()));
         }
     }
 

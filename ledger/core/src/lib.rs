@@ -27,6 +27,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod threshold;
+mod view;
 
 pub use change::{Anomaly, Changes, HourKey, Quarantined, Resolved};
 pub use fold::Entry;
@@ -39,3 +40,4 @@ pub use quota::{Scopes, Use, UseKey};
 pub use rate::Demand;
 pub use state::{Held, ProjectRow, QuotaRow, Row, RowError, ShardState, TenantRow};
 pub use threshold::THRESHOLDS;
+pub use view::QuotaUse;

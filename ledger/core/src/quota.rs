@@ -96,6 +96,11 @@ impl Quotas {
         scopes.all().into_iter().flat_map(|scope| self.of(scope))
     }
 
+    /// All quotas, in no order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &QuotaRule> {
+        self.rules.values().flatten()
+    }
+
     pub(crate) fn limit_anything(&self, scopes: Scopes) -> bool {
         self.hard(scopes).next().is_some()
     }

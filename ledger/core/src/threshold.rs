@@ -119,7 +119,7 @@ impl ShardState {
         let (scope, meter, rule) = name.clone();
         out.held.insert(Held::Told(scope, meter.clone(), rule));
         out.held.insert(Held::Due(scope, meter.clone(), rule, period));
-        out.crossings.push((quota.clone(), period, percent));
+        out.crossings.push((self.seq, quota.clone(), period, percent));
         if self.quotas.get(scope, &meter, rule).is_none() {
             return; // Removed since.
         }

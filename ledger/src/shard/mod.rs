@@ -14,7 +14,7 @@ mod asks;
 mod control;
 pub(crate) mod decide;
 mod publish;
-mod read;
+pub(crate) mod read;
 mod work;
 
 use std::{sync::Arc, time::Duration};

@@ -13,12 +13,16 @@ const AT_ONCE: usize = 2_000;
 const WAIT: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// A parsed message with its place on `LOG`.
-pub(super) type Read = (u64, Entry);
+pub(crate) type Read = (u64, Entry);
 
 /// The reader of a shard behind `after`, and when its stream was made.
 pub(super) async fn open(nats: &Nats, shard: Shard, after: u64) -> Result<Reader, ReadError> {
-    let filters = [format!("usage.{shard}.*"), subject::ledger(shard)];
-    Reader::open(nats, subject::LOG, &filters, after).await
+    Reader::open(nats, subject::LOG, &filters(shard), after).await
+}
+
+/// The subjects of a shard's order.
+pub(crate) fn filters(shard: Shard) -> [String; 2] {
+    [format!("usage.{shard}.*"), subject::ledger(shard)]
 }
 
 /// Reads on until the receiver is gone. A transient trouble is waited out here, so that the fold never repeats.
@@ -54,7 +58,7 @@ pub(super) async fn run(
 }
 
 /// A message of a node that cannot be read is kept apart; one of the ledger's own stops the shard.
-fn parse(message: Message, own: &str) -> Result<Read, ShardError> {
+pub(crate) fn parse(message: Message, own: &str) -> Result<Read, ShardError> {
     let Message { seq, subject, payload, stored_at_ms, .. } = message;
     if subject == own {
         let batch = decode::<LedgerBatch>(&payload, |batch| batch.v);

@@ -246,14 +246,14 @@ impl Write {
 
     async fn write_notes(&self, tx: &mut PgConnection) -> Result<(), StoreError> {
         let shard = i32::from(self.shard.0);
-        for (hour, behind) in &self.changes.closed_hours {
+        for (hour, (seq, behind)) in &self.changes.closed_hours {
             sqlx::query(
                 "insert into hour_closed (shard, hour, behind, seq) values ($1, $2, $3, $4)",
             )
             .bind(shard)
             .bind(hour.0)
             .bind(behind.iter().map(ToString::to_string).collect::<Vec<_>>())
-            .bind(big(self.to_seq))
+            .bind(big(*seq))
             .execute(&mut *tx)
             .await?;
         }
@@ -282,8 +282,8 @@ impl Write {
             .execute(&mut *tx)
             .await?;
         }
-        for (quota, period, percent) in &self.changes.crossings {
-            self.write_crossing(&mut *tx, quota, *period, *percent).await?;
+        for (seq, quota, period, percent) in &self.changes.crossings {
+            self.write_crossing(&mut *tx, *seq, quota, (*period, *percent)).await?;
         }
         for anomaly in &self.changes.anomalies {
             sqlx::query("insert into anomaly (shard, seq, kind, detail) values ($1, $2, $3, $4)")
@@ -300,9 +300,9 @@ impl Write {
     async fn write_crossing(
         &self,
         tx: &mut PgConnection,
+        seq: u64,
         quota: &QuotaRule,
-        period: Period,
-        percent: u8,
+        (period, percent): (Period, u8),
     ) -> Result<(), StoreError> {
         const SAY: &str = "insert into threshold
             (scope, meter, rule, period_from, period_to, percent, kind, \"limit\", shard, seq)
@@ -321,7 +321,7 @@ impl Write {
             .bind(kind)
             .bind(big(quota.limit.0))
             .bind(i32::from(self.shard.0))
-            .bind(big(self.to_seq))
+            .bind(big(seq))
             .execute(tx)
             .await?;
         Ok(())

@@ -4,4 +4,5 @@
 
 mod crash;
 mod once;
+mod questions;
 mod world;

@@ -77,6 +77,38 @@ impl World {
         Service::start(&self.folder, settings).await.unwrap()
     }
 
+    /// Asks the ledger's binary a question: its exit code, what it printed, and what it logged.
+    pub async fn question(&self, args: &[&str]) -> (i32, String, String) {
+        let asked = tokio::process::Command::new(env!("CARGO_BIN_EXE_ledger"))
+            .args(args)
+            .env("LEDGER_NATS_URL", self.nats.url())
+            .env("LEDGER_POSTGRES_URL", &self.database)
+            .output();
+        let output = asked.await.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// Waits until the shard is folded to its end; the sequence of its checkpoint.
+    pub async fn folded(&self) -> u64 {
+        let mut end = 0;
+        for filter in [format!("usage.{}.*", self.shard()), subject::ledger(self.shard())] {
+            let jetstream = &self.connection.jetstream;
+            let last = runtime::nats::last_on_subject(jetstream, subject::LOG, &filter).await;
+            end = end.max(last.unwrap().map_or(0, |message| message.sequence));
+        }
+        let checkpoint = || async {
+            sqlx::query_scalar::<_, i64>("select seq from ledger.checkpoint where shard = $1")
+                .bind(i32::from(self.shard().0))
+                .fetch_optional(&self.pool)
+                .await
+                .unwrap()
+                .map_or(0, |seq| u64::try_from(seq).unwrap())
+        };
+        eventually("the shard is folded", || async { checkpoint().await >= end }).await;
+        checkpoint().await
+    }
+
     pub fn shard(&self) -> Shard {
         Shard::of(self.tenant, SHARDS)
     }

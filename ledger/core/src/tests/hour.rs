@@ -36,7 +36,7 @@ fn an_hour_closes_when_no_lease_reaches_back_into_it() {
     world.close(&lease, 7);
     assert_eq!(lines(&world.seal()), [(NOON.hour(), true, vec![5])]);
     assert_eq!(world.state.closed_through, Some(NOON.hour()));
-    assert_eq!(world.changes.closed_hours[&NOON.hour()], [node(1)]);
+    assert_eq!(world.changes.closed_hours[&NOON.hour()].1, [node(1)]);
 }
 
 #[test]
