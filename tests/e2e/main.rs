@@ -7,6 +7,7 @@ mod door;
 mod floors;
 mod outage;
 mod page;
+mod questions;
 mod story;
 mod webhook;
 mod world;

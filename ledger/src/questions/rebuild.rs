@@ -72,10 +72,9 @@ pub(super) async fn answer(args: RebuildArgs) -> Result<Answer, QuestionError> {
     let pool = runtime::postgres::connect(place.url.expose(), &place.schema, migrations).await?;
     let outcome = rebuild_and_compare(&nats, &pool, &mut snapshot, &checkpoints).await;
     pool.close().await;
-    if place.scratch && !args.keep {
-        drop_schema(&place).await?;
-    }
+    let dropped = if place.scratch && !args.keep { drop_schema(&place).await } else { Ok(()) };
     let (events, compared) = outcome?;
+    dropped?;
     let elapsed = begun.elapsed().as_millis();
     Ok(report(&compared, shards, events, elapsed))
 }
