@@ -20,7 +20,7 @@ pub const SHARDS: u16 = 4;
 pub struct World {
     pub folder: Folder,
     pub nats: Nats,
-    _postgres: Postgres,
+    postgres: Postgres,
     database: String,
     pub connection: Connection,
     pub pool: PgPool,
@@ -45,7 +45,7 @@ impl World {
         Self {
             folder,
             nats,
-            _postgres: postgres,
+            postgres,
             database,
             connection,
             pool,
@@ -75,6 +75,11 @@ impl World {
             health: format!("http://{listen}/health"),
         };
         Service::start(&self.folder, settings).await.unwrap()
+    }
+
+    /// Another database of the same server, empty.
+    pub async fn database(&self, name: &str) -> String {
+        self.postgres.create_database(name).await.unwrap()
     }
 
     /// Asks the ledger's binary a question: its exit code, what it printed, and what it logged.
