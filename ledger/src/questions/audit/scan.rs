@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ledger_core::Entry;
 use runtime::nats::Nats;
-use schemas::{Epoch, Hour, NodeId, Record, Seen, Shard, TenantId, Timestamp, UsageBatch};
+use schemas::{
+    ControlFact, Epoch, Hour, LedgerBatch, LedgerFact, NodeId, Record, Resolution, Seen, Shard,
+    TenantId, Timestamp, UsageBatch, UsageEvent,
+};
 
 use crate::questions::log::{LogError, Logged, ShardLog};
 
@@ -26,7 +29,7 @@ pub(super) struct Scan {
     pub unfolded: Behind,
     /// Messages that the ledger had folded and ClickHouse had not read.
     pub unread: Behind,
-    /// Tenants and hours that those count for.
+    /// Tenants and hours that those count for, and those of events that a person released later than was compared.
     pub touched: HashSet<(TenantId, Hour)>,
 }
 
@@ -124,16 +127,46 @@ impl Scan {
         if unread {
             self.unread.add(logged.stored_at);
         }
+        if let Entry::Ledger(batch) = &logged.entry
+            && (unread || logged.seq > reached.compared)
+        {
+            let of = |event: &UsageEvent| (event.tenant, event.at.hour());
+            self.touched.extend(released(batch).map(of));
+        }
         let Some(batch) = sound(&logged.entry, shard) else { return };
         let place = self.places.entry((batch.node.clone(), batch.epoch)).or_default();
         for (position, record) in (batch.first_seq..).zip(&batch.records) {
             place.take(position, (logged.seq, logged.stored_at), folded);
-            if let Record::Usage(event) = record
+            if let Some(event) = usage(record)
                 && unread
             {
                 self.touched.insert((event.tenant, event.at.hour()));
             }
         }
+    }
+}
+
+/// The events that a message lets out of quarantine. In ClickHouse they stand at no position, so in no shard.
+fn released(batch: &LedgerBatch) -> impl Iterator<Item = &UsageEvent> {
+    let decisions = batch.facts.iter().filter_map(|fact| match fact {
+        LedgerFact::ControlTaken { decision, .. } => Some(&decision.facts),
+        _ => None,
+    });
+    let resolutions = decisions.flatten().filter_map(|fact| match fact {
+        ControlFact::QuarantineResolved { resolution, .. } => Some(resolution),
+        _ => None,
+    });
+    resolutions.flat_map(|resolution| match resolution {
+        Resolution::Discarded { .. } => Vec::new(),
+        Resolution::Counted(event) => vec![&**event],
+        Resolution::Replayed(batch) => batch.records.iter().filter_map(usage).collect(),
+    })
+}
+
+fn usage(record: &Record) -> Option<&UsageEvent> {
+    match record {
+        Record::Usage(event) => Some(event),
+        Record::Refused { .. } | Record::LeaseClosed { .. } | Record::EpochEnded => None,
     }
 }
 
@@ -169,6 +202,27 @@ mod tests {
         }
         assert_eq!((place.shown(5), place.shown(9)), (None, Some(at(2))));
         assert_eq!(place.repeated, Seen::default());
+    }
+
+    #[test]
+    fn an_event_that_was_released_after_the_comparison_is_left_out_of_it() {
+        let sample = include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../schemas/golden/decision.v1/quarantine_resolved.json"
+        ));
+        let decision = serde_json::from_str(sample).unwrap();
+        let facts = vec![LedgerFact::ControlTaken { control_seq: 1, decision }];
+        let batch = LedgerBatch { v: 1, shard: Shard(0), at: Timestamp(0), facts };
+        let entry = Entry::Ledger(batch);
+        let logged = Logged { seq: 7, stored_at: Timestamp(1), payload: Default::default(), entry };
+        let touched = |compared, clickhouse| {
+            let mut scan = Scan::default();
+            scan.take(Shard(0), &logged, Reached { ledger: 7, compared, clickhouse });
+            scan.touched.len()
+        };
+        assert_eq!(touched(7, 7), 0, "both have it");
+        assert_eq!(touched(7, 6), 1, "ClickHouse has not read it");
+        assert_eq!(touched(6, 7), 1, "the ledger had not folded it");
     }
 
     #[test]

@@ -119,21 +119,22 @@ impl TieOut {
     }
 
     fn clickhouse_hours(&self, since: Hour) -> Result<Cells<'static>, QuestionError> {
-        // A shard's rows up to its checkpoint: arrays count from 1, and an index past the end gives 0.
+        // A shard's rows up to its checkpoint: arrays count from 1, and an index past the end gives 0. An event that
+        // a person released has no position and no shard; the ones that the ledger had not folded are left out.
         const CELLS: &str = "SELECT tenant, hour, pair.1 AS meter, sum(pair.2) AS units FROM ( \
                SELECT concat('tnt_', replaceAll(toString(tenant_id), '-', '')) AS tenant, \
                  intDiv(toUnixTimestamp64Milli(at), 3600000) AS hour, \
                  arrayJoin(arrayConcat([('tool_calls', tool_calls)], \
                    arrayZip(arrayMap(name -> toString(name), mapKeys(quantities)), mapValues(quantities)))) AS pair \
-               FROM usage_events WHERE src = {src:UInt16} AND record = 'usage' \
-                 AND at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') \
-                 AND stream_seq <= {upto:Array(UInt64)}[shard + 1]) \
+               FROM usage_events WHERE src = {src:UInt16} AND at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') \
+                 AND (toString(record) = 'usage' AND stream_seq <= {upto:Array(UInt64)}[shard + 1] \
+                   OR toString(record) = 'released' AND stream_seq <= {mark:UInt64})) \
              WHERE pair.2 > 0 GROUP BY tenant, hour, meter ORDER BY tenant, hour, meter";
         let Some(src) = self.src else { return Ok(stream::empty().boxed()) };
         let query = self.client.query_raw(CELLS);
         let query = query.param("src", src).param("since", since.start().0);
         let cursor: RowCursor<(String, i64, String, u64)> =
-            query.param("upto", self.checkpoints.clone()).fetch()?;
+            query.param("upto", self.checkpoints.clone()).param("mark", self.mark).fetch()?;
         let rows = stream::try_unfold(cursor, |mut cursor| async move {
             let row = cursor.next().await?;
             Ok(row.map(|row| (row, cursor)))
