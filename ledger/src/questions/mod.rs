@@ -1,7 +1,8 @@
 //! Questions that people ask the ledger: each is one command of its binary, answered on standard output.
 //!
 //! A question reads: `LOG` through readers of its own, PostgreSQL in read-only transactions, ClickHouse. Only
-//! `rebuild` writes, and only where nothing was before. None of them takes a lock that a serving ledger needs.
+//! `rebuild` writes, and only where nothing was before; and what a person decides of something in quarantine becomes a
+//! fact on `CONTROL`, like any decision. None of them takes a lock that a serving ledger needs.
 //!
 //! Exit codes: 0 = all is as it should be, 1 = the answer is bad news, 2 = the question could not be answered.
 
@@ -13,6 +14,7 @@ mod log;
 mod merge;
 mod quarantine;
 mod rebuild;
+mod resolve;
 mod table;
 
 use runtime::nats::Nats;
@@ -35,7 +37,7 @@ pub enum Question {
     Explain(ExplainArgs),
     /// Looks for gaps, conflicts, quarantine, held units, and differences from ClickHouse.
     Audit(AuditArgs),
-    /// Shows what could not be counted.
+    /// Shows what could not be counted, and decides what becomes of it.
     Quarantine(QuarantineArgs),
 }
 

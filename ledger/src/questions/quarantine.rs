@@ -1,13 +1,15 @@
-//! `ledger quarantine`: what could not be counted, as the ledger keeps it.
-//!
-//! Reads only. What becomes of such a message is a decision, and decisions enter through `CONTROL`.
+//! `ledger quarantine`: what could not be counted, as the ledger keeps it, and what becomes of it (see `resolve`).
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use sqlx::PgPool;
 
 use super::{
-    Answer, QuestionError,
+    Answer, QuestionError, connect,
+    resolve::{self, Wish},
     table::{age, table},
 };
 use crate::{config::Config, store};
@@ -39,6 +41,44 @@ enum Command {
         #[arg(value_name = "SEQ[/RECORD]", value_parser = place)]
         place: Place,
     },
+    /// Counts it for nothing.
+    Discard {
+        #[command(flatten)]
+        of: Of,
+        /// Why, in words: it is kept for ever.
+        #[arg(long)]
+        why: String,
+    },
+    /// Counts one record at its own time, once; its lease has nothing to do with it any more.
+    Count {
+        #[command(flatten)]
+        of: Of,
+        /// The usage event as it should have been, in JSON.
+        #[arg(long, value_name = "FILE")]
+        with: Option<PathBuf>,
+    },
+    /// Reads a whole message again; its records count at their positions, once.
+    Replay {
+        #[command(flatten)]
+        of: Of,
+        /// The message as it should have been, in JSON.
+        #[arg(long, value_name = "FILE")]
+        with: Option<PathBuf>,
+    },
+}
+
+/// What is decided of, and by whom.
+#[derive(Debug, clap::Args)]
+struct Of {
+    /// A TOML file of settings; `LEDGER_*` variables win over it.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Who decides: a name or a role, no e-mail address.
+    #[arg(long, default_value = "operator")]
+    by: String,
+    /// Its sequence, and the position of the record where it is not the whole message.
+    #[arg(value_name = "SEQ[/RECORD]", value_parser = place)]
+    place: Place,
 }
 
 /// A sequence, and a position in that message; 0 = the whole message.
@@ -92,25 +132,67 @@ async fn at(pool: &PgPool, place: Place) -> Result<Vec<Kept>, sqlx::Error> {
         .await
 }
 
+impl Command {
+    fn config(&self) -> Option<&Path> {
+        match self {
+            Self::List { config, .. } | Self::Show { config, .. } => config.as_deref(),
+            Self::Discard { of, .. } | Self::Count { of, .. } | Self::Replay { of, .. } => {
+                of.config.as_deref()
+            }
+        }
+    }
+}
+
 pub(super) async fn answer(args: QuarantineArgs) -> Result<Answer, QuestionError> {
-    let config = match &args.command {
-        Command::List { config, .. } | Command::Show { config, .. } => config,
-    };
-    let config = Config::load(config.as_deref())?;
+    let config = Config::load(args.command.config())?;
     let pool =
         runtime::postgres::connect_read_only(config.postgres_url.expose(), store::SCHEMA).await?;
-    let text = match args.command {
-        Command::List { all, .. } => list(&kept(&pool, all).await?),
-        Command::Show { place, .. } => {
-            let found = at(&pool, place).await?;
-            if found.is_empty() {
-                let Place { seq, record } = place;
-                return Err(QuestionError::Asked(format!("{seq}/{record} is not in quarantine")));
-            }
-            found.iter().map(show).collect()
+    let text = match &args.command {
+        Command::List { all, .. } => list(&kept(&pool, *all).await?),
+        Command::Show { place, .. } => known(&pool, *place).await?.iter().map(show).collect(),
+        Command::Discard { of, why } => decide(&config, &pool, of, Wish::Discard { why }).await?,
+        Command::Count { of, with } => {
+            decide(&config, &pool, of, Wish::Count { with: with.as_deref() }).await?
+        }
+        Command::Replay { of, with } => {
+            decide(&config, &pool, of, Wish::Replay { with: with.as_deref() }).await?
         }
     };
     Ok(Answer { text, good: true })
+}
+
+async fn known(pool: &PgPool, place: Place) -> Result<Vec<Kept>, QuestionError> {
+    let found = at(pool, place).await?;
+    if found.is_empty() {
+        let Place { seq, record } = place;
+        return Err(QuestionError::Asked(format!("{seq}/{record} is not in quarantine")));
+    }
+    Ok(found)
+}
+
+/// Decides, and waits a while for the ledger to say what became of it.
+async fn decide(
+    config: &Config,
+    pool: &PgPool,
+    of: &Of,
+    wish: Wish<'_>,
+) -> Result<String, QuestionError> {
+    let found = known(pool, of.place).await?;
+    let (nats, shards) = connect(&config.nats_url).await?;
+    let control_seq = resolve::decide((&nats, shards), &found[0], wish, &of.by).await?;
+    let give_up = tokio::time::Instant::now() + resolve::PATIENCE;
+    loop {
+        let now = known(pool, of.place).await?;
+        if now[0].resolution.is_some() {
+            return Ok(now.iter().map(show).collect());
+        }
+        if tokio::time::Instant::now() > give_up {
+            return Ok(format!(
+                "decided at CONTROL {control_seq}; no ledger has taken it in yet\n"
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 fn list(found: &[Kept]) -> String {

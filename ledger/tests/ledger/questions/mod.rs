@@ -2,6 +2,7 @@
 
 mod audit;
 mod explain;
+mod resolve;
 mod state;
 
 use std::time::Duration;
