@@ -7,8 +7,13 @@
 
 pub mod access;
 pub mod backoff;
+pub mod coupon;
+pub mod credit;
 pub mod currency;
+pub mod cycle;
 pub mod money;
+pub mod plan;
 pub mod price;
+pub mod proration;
 pub mod rate;
 pub mod report;

@@ -265,6 +265,15 @@ impl Minor {
         amounts.into_iter().try_fold(Self::ZERO, Self::checked_add)
     }
 
+    /// So many per cent of it.
+    ///
+    /// # Errors
+    /// Out of range.
+    pub fn percent(self, percent: Exact, rounding: Rounding) -> Result<Self, AmountError> {
+        let over = i128::from(self.0).checked_mul(percent.0).ok_or(AmountError)?;
+        Self::try_new(rounding.divide(over, 100 * ONE))
+    }
+
     /// The exact amount.
     #[must_use]
     pub fn exact(self, currency: Currency) -> Exact {
