@@ -5,7 +5,7 @@ use crate::money::Exact;
 
 /// The whole fee, as one part without units.
 pub(super) fn parts(amount: Exact) -> Vec<Part> {
-    vec![part(0, Rule::Fee { amount }, amount)]
+    vec![part(0, Rule::Fee { price: amount }, amount)]
 }
 
 #[cfg(test)]

@@ -20,12 +20,12 @@ use crate::{
     price::{Price, Tier},
 };
 
-/// Why a part costs what it costs. Amounts are in major units.
+/// Why a part costs what it costs. Prices are in major units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "rule", rename_all = "snake_case")]
 pub enum Rule {
     /// A fee for the period.
-    Fee { amount: Exact },
+    Fee { price: Exact },
     /// Units that the price includes.
     Included,
     /// `price` for every `per` units.
@@ -33,7 +33,7 @@ pub enum Rule {
     /// `price` for every `per` units that fall into a tier (counted from 1).
     TierUnits { tier: u32, price: Exact, per: u64 },
     /// The fee of a tier.
-    TierFee { tier: u32, amount: Exact },
+    TierFee { tier: u32, price: Exact },
     /// Whole packs.
     Packs { packs: u64, size: u64, price: Exact },
 }
@@ -128,7 +128,7 @@ fn push_tier(
 ) -> Result<(), AmountError> {
     let number = u32::try_from(place + 1).map_err(|_| AmountError)?;
     if tier.flat != Exact::ZERO {
-        parts.push(part(0, Rule::TierFee { tier: number, amount: tier.flat }, tier.flat));
+        parts.push(part(0, Rule::TierFee { tier: number, price: tier.flat }, tier.flat));
     }
     if quantity > 0 {
         let exact = tier.unit.divided_exactly(tier.per)?.times(quantity)?;
@@ -139,6 +139,6 @@ fn push_tier(
 }
 
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 #[cfg(test)]
 mod testing;
