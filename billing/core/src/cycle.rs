@@ -33,11 +33,22 @@ pub enum CycleError {
 }
 
 impl Cycle {
-    /// The billing period that holds `at`, of a subscription that begins at `start`.
+    /// The billing period that holds `at`, of a subscription that begins at `start`: the first one begins with it.
     ///
     /// # Errors
     /// A cycle that cannot be, or a moment before the beginning or beyond the calendar.
     pub fn period_at(self, start: Timestamp, at: Timestamp) -> Result<Period, CycleError> {
+        let whole = self.whole_at(start, at)?;
+        Ok(Period { from: whole.from.max(start), ..whole })
+    }
+
+    /// The whole cycle that holds `at`, from anchor to anchor, though the subscription may begin inside it.
+    ///
+    /// It is what a fee is for, so it is what a statement rates: a short first period then pays its part of the fee.
+    ///
+    /// # Errors
+    /// As [`Cycle::period_at`].
+    pub fn whole_at(self, start: Timestamp, at: Timestamp) -> Result<Period, CycleError> {
         let month_fits = self.month.is_none_or(|month| (1..=12).contains(&month));
         if !(1..=1200).contains(&self.months) || !(1..=31).contains(&self.day) || !month_fits {
             return Err(CycleError::Impossible);
@@ -46,8 +57,7 @@ impl Cycle {
             return Err(CycleError::BeforeStart { at });
         }
         let found = self.base(start).and_then(|base| self.around(base, at));
-        let period = found.ok_or(CycleError::OutOfCalendar { at })?;
-        Ok(Period { from: period.from.max(start), ..period })
+        found.ok_or(CycleError::OutOfCalendar { at })
     }
 
     /// The first day of the month with the last anchor at or before the beginning.
@@ -134,6 +144,15 @@ mod tests {
         let leap = Cycle { months: 12, day: 29, month: Some(2) };
         check(leap, "2024-02-29", "2025-03-01", "2025-02-28", "2026-02-28");
         check(leap, "2024-02-29", "2028-02-28", "2027-02-28", "2028-02-29");
+    }
+
+    #[test]
+    fn a_short_first_period_is_part_of_a_whole_one() {
+        let tenth = Cycle { day: 10, ..MONTHLY };
+        let whole = tenth.whole_at(day("2024-01-01"), day("2024-01-05"));
+        assert_eq!(whole, Ok(Period { from: day("2023-12-10"), to: day("2024-01-10") }));
+        let later = tenth.whole_at(day("2024-01-01"), day("2024-01-10"));
+        assert_eq!(later, tenth.period_at(day("2024-01-01"), day("2024-01-10")));
     }
 
     #[test]

@@ -111,3 +111,59 @@ impl LineChange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use schemas::TenantId;
+
+    use super::*;
+    use crate::invoice::{
+        UsageLine,
+        tests::{at, basic, better, bill, january, meter, uuid, with},
+    };
+
+    #[test]
+    fn late_use_is_a_correction_and_the_closed_bill_stays() {
+        let usage = [("tool_calls", "2024-01-04T00:00:00Z", 1500)];
+        let statement = january(&[("2023-05-01", "basic")], &usage);
+        let closed = bill(&[basic("basic")], &statement);
+        let late = with(statement, |one| {
+            one.log.last = 950;
+            one.usage.push(UsageLine {
+                meter: meter("tool_calls"),
+                at: at("2024-01-31T23:00:00Z"),
+                quantity: Quantity(250),
+            });
+        });
+        let again = bill(&[basic("basic")], &late);
+        let correction = again.since(&closed).unwrap();
+        assert_eq!(correction.difference.units(), 250);
+        assert_eq!(correction.lines.len(), 1);
+        let change = &correction.lines[0];
+        assert_eq!((change.quantity_before.0, change.quantity_after.0), (1500, 1750));
+        assert_eq!((correction.of, correction.by), (closed.digest(), again.digest()));
+        let back = closed.since(&again).unwrap();
+        assert_eq!(back.difference.units(), -250);
+    }
+
+    #[test]
+    fn a_plan_change_that_is_told_of_late_is_a_correction_too() {
+        let plans = [basic("basic"), better()];
+        let before = bill(&plans, &january(&[("2023-05-01", "basic")], &[]));
+        let after =
+            bill(&plans, &january(&[("2023-05-01", "basic"), ("2024-01-17", "better")], &[]));
+        let correction = after.since(&before).unwrap();
+        let changes: Vec<_> = correction
+            .lines
+            .iter()
+            .map(|one| {
+                (one.plan.plan.as_str(), one.amount_before.units(), one.amount_after.units())
+            })
+            .collect();
+        assert_eq!(changes, [("basic", 3100, 1600), ("better", 0, 3000)]);
+        assert_eq!(correction.difference.units(), 1500);
+        let other = january(&[("2023-05-01", "basic")], &[]);
+        let other = bill(&plans, &with(other, |one| one.tenant = TenantId(uuid(8))));
+        assert_eq!(other.since(&before), Err(CorrectionError::UnlikeBills));
+    }
+}

@@ -17,6 +17,7 @@ pub struct Statement {
     /// The rules to rate by: [`super::ENGINE`] for a new bill, the bill's own for an old one.
     pub engine: u32,
     pub tenant: TenantId,
+    /// The whole period that fees are for; a subscription that begins or ends inside it pays its part.
     pub period: Period,
     pub currency: Currency,
     /// IANA name; says where a day begins when fees are prorated by day.

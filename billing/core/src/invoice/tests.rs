@@ -48,11 +48,11 @@ pub(super) fn january(terms: &[(&str, &str)], usage: &[(&str, &str, u64)]) -> St
     serde_json::from_value(statement).unwrap()
 }
 
-fn uuid(number: u128) -> uuid::Uuid {
+pub(super) fn uuid(number: u128) -> uuid::Uuid {
     uuid::Uuid::from_u128(number)
 }
 
-fn with(mut statement: Statement, change: impl FnOnce(&mut Statement)) -> Statement {
+pub(super) fn with(mut statement: Statement, change: impl FnOnce(&mut Statement)) -> Statement {
     change(&mut statement);
     statement
 }
@@ -67,7 +67,7 @@ fn grant(name: &str, of: &Value, left: u64) -> crate::credit::Grant {
     serde_json::from_value(grant).unwrap()
 }
 
-fn bill(plans: &[Plan], statement: &Statement) -> Bill {
+pub(super) fn bill(plans: &[Plan], statement: &Statement) -> Bill {
     rate_bill(&Book::try_new(plans.to_vec()).unwrap(), statement).unwrap()
 }
 
@@ -85,7 +85,7 @@ fn total(bill: &Bill) -> i64 {
 }
 
 /// A fee of 31 dollars, and calls at a cent past 1,000.
-fn basic(name: &str) -> Plan {
+pub(super) fn basic(name: &str) -> Plan {
     plan(
         name,
         &list(&json!([
@@ -97,7 +97,7 @@ fn basic(name: &str) -> Plan {
 }
 
 /// A fee of 62 dollars, and calls at half a cent.
-fn better() -> Plan {
+pub(super) fn better() -> Plan {
     plan(
         "better",
         &list(&json!([
@@ -369,48 +369,6 @@ fn grants_of_money_pay_if_they_count_at_the_end_of_the_period() {
         bill.credits.iter().map(|one| (one.grant.as_str(), one.used, one.left)).collect();
     assert_eq!(draws, [("first", 1_000, 0), ("second", 2_100, 6_900)]);
     assert_eq!((bill.subtotal.units(), total(&bill)), (3_100, 0));
-}
-
-#[test]
-fn late_use_is_a_correction_and_the_closed_bill_stays() {
-    let usage = [("tool_calls", "2024-01-04T00:00:00Z", 1500)];
-    let statement = january(&[("2023-05-01", "basic")], &usage);
-    let closed = bill(&[basic("basic")], &statement);
-    let late = with(statement, |one| {
-        one.log.last = 950;
-        one.usage.push(UsageLine {
-            meter: meter("tool_calls"),
-            at: at("2024-01-31T23:00:00Z"),
-            quantity: Quantity(250),
-        });
-    });
-    let again = bill(&[basic("basic")], &late);
-    let correction = again.since(&closed).unwrap();
-    assert_eq!(correction.difference.units(), 250);
-    assert_eq!(correction.lines.len(), 1);
-    let change = &correction.lines[0];
-    assert_eq!((change.quantity_before.0, change.quantity_after.0), (1500, 1750));
-    assert_eq!((correction.of, correction.by), (closed.digest(), again.digest()));
-    let back = closed.since(&again).unwrap();
-    assert_eq!(back.difference.units(), -250);
-}
-
-#[test]
-fn a_plan_change_that_is_told_of_late_is_a_correction_too() {
-    let plans = [basic("basic"), better()];
-    let before = bill(&plans, &january(&[("2023-05-01", "basic")], &[]));
-    let after = bill(&plans, &january(&[("2023-05-01", "basic"), ("2024-01-17", "better")], &[]));
-    let correction = after.since(&before).unwrap();
-    let changes: Vec<_> = correction
-        .lines
-        .iter()
-        .map(|one| (one.plan.plan.as_str(), one.amount_before.units(), one.amount_after.units()))
-        .collect();
-    assert_eq!(changes, [("basic", 3100, 1600), ("better", 0, 3000)]);
-    assert_eq!(correction.difference.units(), 1500);
-    let other = january(&[("2023-05-01", "basic")], &[]);
-    let other = bill(&plans, &with(other, |one| one.tenant = TenantId(uuid(8))));
-    assert_eq!(other.since(&before), Err(correction::CorrectionError::UnlikeBills));
 }
 
 #[test]
