@@ -2,7 +2,7 @@
 //!
 //! A function of the set of subscriptions as re-read from the provider, never of the events that told of a change:
 //! so it does not matter in which order events come, how often, or whether one is lost. The best status decides.
-//! Absent on purpose: how long an overdue tenant still serves (dunning), and prices.
+//! Absent on purpose: how long an overdue tenant still serves (see `dunning`, which decides by the same ranks).
 
 use schemas::{Access, Timestamp};
 
@@ -42,20 +42,37 @@ impl Status {
         }
     }
 
-    /// What it means for the keys, with its rank (higher wins) and its words for people; `None` = says nothing.
-    fn meaning(&self) -> Option<(u8, Access, &'static str)> {
+    /// What it means for the keys; `None` = says nothing.
+    pub(crate) fn meaning(&self) -> Option<Meaning> {
+        let meaning = |rank, access, words| Some(Meaning { rank, access, words });
         match self {
-            Self::Active => Some((7, Access::Active, "subscription active")),
-            Self::Trialing => Some((6, Access::Active, "trial")),
-            Self::PastDue => Some((5, Access::Active, "payment overdue")),
-            Self::Paused => Some((4, Access::Suspended, "subscription paused")),
-            Self::Unpaid => Some((3, Access::Suspended, "unpaid")),
-            Self::Canceled => Some((2, Access::Suspended, "canceled")),
-            Self::IncompleteExpired => Some((1, Access::Suspended, "first payment never came")),
+            Self::Active => meaning(8, Access::Active, "subscription active"),
+            Self::Trialing => meaning(7, Access::Active, "trial"),
+            Self::PastDue => meaning(6, Access::Active, "payment overdue"),
+            Self::Paused => meaning(4, Access::Suspended, "subscription paused"),
+            Self::Unpaid => meaning(3, Access::Suspended, "unpaid"),
+            Self::Canceled => meaning(2, Access::Suspended, "canceled"),
+            Self::IncompleteExpired => meaning(1, Access::Suspended, "first payment never came"),
             // Not decided yet, or a word of tomorrow: it neither gives access nor takes any.
             Self::Incomplete | Self::Unknown(_) => None,
         }
     }
+}
+
+/// What a subscription means for the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Meaning {
+    /// The higher wins.
+    pub rank: u8,
+    pub access: Access,
+    /// For people.
+    pub words: &'static str,
+}
+
+impl Meaning {
+    /// An overdue payment whose grace is over: better than all that was ended or paused, worse than all that serves.
+    pub(crate) const GRACE_OVER: Self =
+        Self { rank: 5, access: Access::Suspended, words: "payment overdue, grace over" };
 }
 
 /// One subscription as it stands at the provider now.
@@ -92,16 +109,24 @@ pub struct Standing {
 /// and number of entries in the list change nothing.
 #[must_use]
 pub fn standing(customer: &Customer) -> Option<Standing> {
+    standing_by(customer, |one| one.status.meaning()).map(|(standing, _)| standing)
+}
+
+/// As [`standing`], by another meaning; with the subscription that decided, if one did.
+pub(crate) fn standing_by(
+    customer: &Customer,
+    meaning: impl Fn(&Subscription) -> Option<Meaning>,
+) -> Option<(Standing, Option<&Subscription>)> {
     if customer.deleted {
         let reason = "customer deleted".to_owned();
-        return Some(Standing { access: Access::Suspended, reason, subscription: None });
+        return Some((Standing { access: Access::Suspended, reason, subscription: None }, None));
     }
-    let meanings =
-        customer.subscriptions.iter().filter_map(|one| Some((one.status.meaning()?, one)));
-    let ((_, access, words), best) =
-        meanings.max_by_key(|((rank, ..), one)| (*rank, one.created, one.id.as_str()))?;
+    let meanings = customer.subscriptions.iter().filter_map(|one| Some((meaning(one)?, one)));
+    let (Meaning { access, words, .. }, best) =
+        meanings.max_by_key(|(meaning, one)| (meaning.rank, one.created, one.id.as_str()))?;
     let flag = if best.collection_paused { ", collection paused" } else { "" };
-    Some(Standing { access, reason: format!("{words}{flag}"), subscription: Some(best.id.clone()) })
+    let (reason, subscription) = (format!("{words}{flag}"), Some(best.id.clone()));
+    Some((Standing { access, reason, subscription }, Some(best)))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod coupon;
 pub mod credit;
 pub mod currency;
 pub mod cycle;
+pub mod dunning;
 pub mod invoice;
 pub mod money;
 pub mod plan;
