@@ -114,29 +114,29 @@ mod tests {
             let period = cycle.period_at(day(start), day(at));
             assert_eq!(period, Ok(Period { from: day(from), to: day(to) }), "{cycle:?} {at}");
         }
-        // Meteroid: a day that February does not have is its last, and March has it again.
+        // The cases are those of OpenMeter, Meteroid and Flexprice.
+        // A day that February does not have is its last, and March has it again.
         let last = Cycle { day: 31, ..MONTHLY };
         check(last, "2024-01-31", "2024-02-15", "2024-01-31", "2024-02-29");
         check(last, "2024-01-31", "2024-02-29", "2024-02-29", "2024-03-31");
         check(last, "2024-01-31", "2024-03-31", "2024-03-31", "2024-04-30");
         check(last, "2023-01-31", "2023-02-28", "2023-02-28", "2023-03-31");
-        // Meteroid: a stub before the first billing day, then whole months.
+        // A stub before the first billing day, then whole months.
         let tenth = Cycle { day: 10, ..MONTHLY };
         check(tenth, "2024-01-01", "2024-01-09", "2024-01-01", "2024-01-10");
         check(tenth, "2024-01-01", "2024-01-10", "2024-01-10", "2024-02-10");
-        // Meteroid: a quarter counts from the month in which the subscription begins.
+        // A quarter counts from the month in which the subscription begins.
         let quarter = Cycle { months: 3, ..MONTHLY };
         check(quarter, "2024-01-10", "2024-03-31", "2024-01-10", "2024-04-01");
         check(quarter, "2024-01-10", "2024-04-01", "2024-04-01", "2024-07-01");
-        // OpenMeter: the next 31st after the first of April is the 30th.
+        // The next 31st after the first of April is the 30th.
         check(last, "2024-04-01", "2024-04-01", "2024-04-01", "2024-04-30");
-        // OpenMeter, Flexprice: a subscription that begins on its anchor has a whole first period.
+        // A subscription that begins on its anchor has a whole first period.
         let mid = Cycle { day: 14, ..MONTHLY };
         check(mid, "2024-04-01", "2024-04-01", "2024-04-01", "2024-04-14");
         check(mid, "2024-04-14", "2024-04-14", "2024-04-14", "2024-05-14");
         check(mid, "2024-04-15", "2024-04-15", "2024-04-15", "2024-05-14");
-        // Peers disagree on a yearly anchor later in the year: some bill to the anchor a year later. Ours ends the
-        // first stub at the next anchor, as for months.
+        // Peers disagree on a yearly anchor later in the year. Ours ends the first stub at the next anchor, as for months.
         let year = Cycle { months: 12, day: 15, month: Some(6) };
         check(year, "2024-01-15", "2024-01-15", "2024-01-15", "2024-06-15");
         check(year, "2024-01-15", "2024-06-15", "2024-06-15", "2025-06-15");

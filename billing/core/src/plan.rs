@@ -54,7 +54,7 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Allowance {
-    /// All of them, as Stripe's tiers have.
+    /// All of them.
     #[default]
     Whole,
     /// The part that the time is of the period.

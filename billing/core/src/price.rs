@@ -20,7 +20,7 @@ pub enum Price {
         amount: Exact,
         #[serde(default = "one", skip_serializing_if = "is_one")]
         per: u64,
-        #[serde(default, skip_serializing_if = "is_none")]
+        #[serde(default, skip_serializing_if = "no_units")]
         included: Quantity,
     },
     /// Each unit costs what the tier costs that it falls into; a tier's fee falls due with its first unit.
@@ -41,7 +41,7 @@ pub enum Price {
     Package {
         amount: Exact,
         size: u64,
-        #[serde(default, skip_serializing_if = "is_none")]
+        #[serde(default, skip_serializing_if = "no_units")]
         free: Quantity,
         /// What a begun pack counts as.
         #[serde(default, skip_serializing_if = "is_up")]
@@ -148,7 +148,7 @@ fn is_one(per: &u64) -> bool {
     *per == 1
 }
 
-fn is_none(quantity: &Quantity) -> bool {
+fn no_units(quantity: &Quantity) -> bool {
     *quantity == Quantity::ZERO
 }
 

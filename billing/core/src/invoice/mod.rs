@@ -25,10 +25,12 @@ mod settle;
 mod statement;
 mod usage;
 
+use std::collections::BTreeSet;
+
 use schemas::{AmountError, Timestamp};
 
 pub use bill::{Bill, BilledTerm, Commitment, CommitmentKind, Discount, Line, Unbilled, Why};
-pub use correction::{Correction, LineChange};
+pub use correction::{Correction, CorrectionError, LineChange};
 pub use statement::{AppliedCoupon, LogRange, Statement, UsageLine};
 
 use crate::{
@@ -55,6 +57,8 @@ pub enum BillError {
     OutsidePeriod(Timestamp),
     #[error("the range of the log ends before it begins")]
     LogRange,
+    #[error("grant or coupon `{0}` is there twice")]
+    Twice(String),
     #[error(transparent)]
     Proration(#[from] ProrationError),
     #[error(transparent)]
@@ -68,12 +72,7 @@ pub enum BillError {
 /// # Errors
 /// Anything that keeps even one line from being rated: a bill is whole or is not.
 pub fn rate_bill(book: &Book, statement: &Statement) -> Result<Bill, BillError> {
-    if statement.engine != ENGINE {
-        return Err(BillError::UnknownEngine(statement.engine));
-    }
-    if statement.log.last < statement.log.first {
-        return Err(BillError::LogRange);
-    }
+    check(statement)?;
     let segments = segments(
         statement.period,
         &statement.subscription,
@@ -84,6 +83,23 @@ pub fn rate_bill(book: &Book, statement: &Statement) -> Result<Bill, BillError> 
     let usage = usage::assign(&terms, statement)?;
     let lines = lines::rate(&terms, &usage, statement)?;
     settle::settle(&terms, lines, usage, statement)
+}
+
+/// Whether the statement can be rated at all.
+fn check(statement: &Statement) -> Result<(), BillError> {
+    if statement.engine != ENGINE {
+        return Err(BillError::UnknownEngine(statement.engine));
+    }
+    if statement.log.last < statement.log.first {
+        return Err(BillError::LogRange);
+    }
+    let grants = statement.grants.iter().map(|one| (false, one.grant.as_str()));
+    let coupons = statement.coupons.iter().map(|one| (true, one.coupon.coupon.as_str()));
+    let mut names = BTreeSet::new();
+    match grants.chain(coupons).find(|name| !names.insert(*name)) {
+        Some((_, name)) => Err(BillError::Twice(name.to_owned())),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

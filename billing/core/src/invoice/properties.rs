@@ -79,15 +79,15 @@ fn statements() -> impl Strategy<Value = Statement> {
             statement.subscription.ends_at = end.map(day);
             statement.usage = usage;
             statement.closing = closing;
-            let coupon = |(percent, size, uses): (bool, u32, u32)| {
+            let coupon = |(place, (percent, size, uses)): (usize, (bool, u32, u32))| {
                 let off = if percent {
                     json!({"percent": size.to_string()})
                 } else {
                     json!({"amount": {"usd": size.to_string()}})
                 };
-                json!({"coupon": {"coupon": "c", "off": off, "lasts": {"repeating": 2}}, "uses": uses})
+                json!({"coupon": {"coupon": format!("c{place}"), "off": off, "lasts": {"repeating": 2}}, "uses": uses})
             };
-            let coupons = coupons.into_iter().map(coupon).collect::<Vec<_>>();
+            let coupons = coupons.into_iter().enumerate().map(coupon).collect::<Vec<_>>();
             statement.coupons = serde_json::from_value(json!(coupons)).unwrap();
             let grant = |(place, (of, left, end)): (usize, (usize, u64, Option<i64>))| {
                 let of = METERS.get(of).map_or(json!({"money": "usd"}), |name| json!({"units": name}));

@@ -58,7 +58,7 @@ pub(super) fn with(mut statement: Statement, change: impl FnOnce(&mut Statement)
 }
 
 fn coupon(off: &Value, lasts: &Value, uses: u32) -> AppliedCoupon {
-    let coupon = json!({"coupon": "c", "off": off, "lasts": lasts});
+    let coupon = json!({"coupon": format!("{off}"), "off": off, "lasts": lasts});
     AppliedCoupon { coupon: serde_json::from_value(coupon).unwrap(), uses }
 }
 
@@ -395,6 +395,12 @@ fn a_bill_is_whole_or_is_not() {
     let currency = "eur".parse().unwrap();
     let euros = BillError::OtherCurrency { plan: reference, currency };
     check(&plans, &fine, |one| one.currency = currency, &euros);
+    let given = grant("g", &json!({"money": "usd"}), 1);
+    let twice = BillError::Twice("g".into());
+    check(&plans, &fine, |one| one.grants = vec![given.clone(), given], &twice);
+    let half = coupon(&json!({"percent": "50"}), &json!("once"), 0);
+    let twice = BillError::Twice(half.coupon.coupon.clone());
+    check(&plans, &fine, |one| one.coupons = vec![half.clone(), half], &twice);
     let huge = BillError::Amount(AmountError);
     check(&plans, &fine, |one| one.usage[0].quantity = Quantity(u64::MAX), &huge);
     let twice = |one: &mut Statement| {

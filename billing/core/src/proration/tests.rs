@@ -47,7 +47,7 @@ fn shares_of_a_fee() {
         let amount = segments[0].share.amount(fee.parse().unwrap(), usd());
         assert_eq!(amount.unwrap().units(), cents, "{:?} {from} {to}", segments[0].share);
     }
-    // Meteroid: [01-17, 02-01) is 15/31 of January, by day and by second alike.
+    // A peers' case (Meteroid): [01-17, 02-01) is 15/31 of January, by day and by second alike.
     check(Prorate::Day, "UTC", "2024-01-17", "2024-02-01", "31", 1500);
     check(Prorate::Second, "UTC", "2024-01-17", "2024-02-01", "31", 1500);
     check(Prorate::Second, "UTC", "2023-06-01", "2024-02-01", "31", 3100);

@@ -49,14 +49,14 @@ mod tests {
 
     #[test]
     fn graduated_prices() {
-        check(&openmeter(), "usd", 0, "0", 0); // Peers disagree; see below.
+        check(&openmeter(), "usd", 0, "0", 0); // No use, no fee; see below.
         check(&openmeter(), "usd", 1, "100", 10_000);
         check(&openmeter(), "usd", 5, "100", 10_000); // `up_to` is in the tier, as at Stripe.
         check(&openmeter(), "usd", 6, "150", 15_000);
         check(&openmeter(), "usd", 15, "175", 17_500);
         check(&openmeter(), "usd", 22, "182", 18_200); // OpenMeter: 100 + 50 + 25 + 7.
-        // Flexprice: from 0 at 1.0, from 100 at 0.5, from 200 at 0.25. With bounds that begin a tier the 100th unit is
-        // already dearer or cheaper; ours end a tier, as Stripe's and OpenMeter's do. No price depends on it here.
+        // A peers' case that names where tiers begin: from 0 at 1.0, from 100 at 0.5, from 200 at 0.25. Ours names where
+        // they end, inclusive, as Stripe and OpenMeter do: the 100th unit is still the first tier's.
         let halves = price(
             r#"{"model":"graduated","tiers":[{"up_to":100,"unit":"1"},{"up_to":200,"unit":"0.5"},{"unit":"0.25"}]}"#,
         );
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_fee_without_use_is_charged_only_if_the_price_says_so() {
-        // OpenMeter and Stripe charge the first tier's fee at 0; for usage we ask for it in so many words.
+        // OpenMeter's volume price charges the first tier's fee at 0; we do so only where the price asks for it.
         let asked = price(
             r#"{"model":"graduated","flat_at_zero":true,"tiers":[{"up_to":5,"flat":"100"},{"flat":"7"}]}"#,
         );

@@ -47,7 +47,7 @@ mod tests {
         check(&ten, "usd", 1, "15", 1_500);
         check(&ten, "usd", 10, "15", 1_500);
         check(&ten, "usd", 11, "30", 3_000);
-        // Flexprice: packages of 20 at 5.
+        // A peers' case: packages of 20 at 5.
         let twenty = price(r#"{"model":"package","amount":"5","size":20}"#);
         check(&twenty, "usd", 45, "15", 1_500);
         check(&twenty, "usd", 40, "10", 1_000);

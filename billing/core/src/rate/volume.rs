@@ -48,7 +48,7 @@ mod tests {
             check(&openmeter(false), "usd", quantity, &total.to_string(), total * 100);
         }
         check(&openmeter(false), "usd", 7, "150", 15_000);
-        // Flexprice: from 0 at 1.0, from 100 at 0.5, from 200 at 0.25.
+        // A peers' case that names where tiers begin: from 0 at 1.0, from 100 at 0.5, from 200 at 0.25.
         let halves = price(
             r#"{"model":"volume","tiers":[{"up_to":100,"unit":"1"},{"up_to":200,"unit":"0.5"},{"unit":"0.25"}]}"#,
         );
