@@ -1,19 +1,23 @@
 //! When a subscription's billing periods begin and end: at an anchor day, every so many months, at midnight UTC.
 //!
 //! Invariants: periods are half-open and touch; the first begins when the subscription does and ends at the next
-//! anchor, so it may be short; a day that a month does not have is its last, and comes back the month after. Midnight
-//! UTC, since the provider's anchors are set there and sealed hours are UTC hours. Absent on purpose: weeks.
+//! anchor, so it may be short; a day that a month does not have is its last, and comes back the month after. The whole
+//! cycles are those of `schemas::PeriodRule::Anchored`, so a quota that follows the subscription has the bill's periods.
+//! Midnight UTC, since the provider's anchors are set there and sealed hours are UTC hours. Absent on purpose: weeks.
 
 use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveTime, Utc};
-use schemas::{Period, Timestamp};
+use schemas::{Period, PeriodRule, Timestamp};
 use serde::{Deserialize, Serialize};
+
+/// Every month has this day, so no search for a month that has it goes on for ever.
+const IN_EVERY_MONTH: u32 = 28;
 
 /// How the billing periods of a subscription follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cycle {
-    /// Months from one anchor to the next: 1, 3, 12, ... Range: 1 to 1200.
-    pub months: u32,
+    /// Months from one anchor to the next: 1, 3, 12, ... Range: 1 to 120.
+    pub months: u8,
     /// Day of the month. Range: 1 to 31.
     pub day: u8,
     /// Month of the year that the count begins in, for cycles of several months; absent: where the subscription begins.
@@ -24,7 +28,7 @@ pub struct Cycle {
 /// Why there is no such period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CycleError {
-    #[error("a cycle has 1 to 1200 months, a day of 1 to 31 and a month of 1 to 12")]
+    #[error("a cycle has 1 to 120 months, a day of 1 to 31 and a month of 1 to 12")]
     Impossible,
     #[error("{at} lies before the subscription begins")]
     BeforeStart { at: Timestamp },
@@ -49,49 +53,51 @@ impl Cycle {
     /// # Errors
     /// As [`Cycle::period_at`].
     pub fn whole_at(self, start: Timestamp, at: Timestamp) -> Result<Period, CycleError> {
-        let month_fits = self.month.is_none_or(|month| (1..=12).contains(&month));
-        if !(1..=1200).contains(&self.months) || !(1..=31).contains(&self.day) || !month_fits {
-            return Err(CycleError::Impossible);
-        }
+        let rule = self.rule(start)?;
         if at < start {
             return Err(CycleError::BeforeStart { at });
         }
-        let found = self.base(start).and_then(|base| self.around(base, at));
-        found.ok_or(CycleError::OutOfCalendar { at })
+        rule.period_at(at, "UTC").map_err(|_| CycleError::OutOfCalendar { at })
+    }
+
+    /// The rule of the whole cycles of a subscription that begins at `start`.
+    ///
+    /// # Errors
+    /// A cycle that cannot be, or a beginning beyond the calendar.
+    pub fn rule(self, start: Timestamp) -> Result<PeriodRule, CycleError> {
+        let month_fits = self.month.is_none_or(|month| (1..=12).contains(&month));
+        if !(1..=120).contains(&self.months) || !(1..=31).contains(&self.day) || !month_fits {
+            return Err(CycleError::Impossible);
+        }
+        let anchor = self.base(start).and_then(|base| self.anchor(base));
+        let date = anchor.ok_or(CycleError::OutOfCalendar { at: start })?;
+        let from = date.and_time(NaiveTime::MIN).and_utc().into();
+        Ok(PeriodRule::Anchored { from, months: self.months })
     }
 
     /// The first day of the month with the last anchor at or before the beginning.
     fn base(self, start: Timestamp) -> Option<NaiveDate> {
         let date = DateTime::<Utc>::from_timestamp_millis(start.0)?.date_naive();
-        let first = match self.month {
-            Some(month) => NaiveDate::from_ymd_opt(date.year(), u32::from(month), 1)?,
-            None => date.with_day(1)?,
+        let (first, back) = match self.month {
+            Some(month) => (NaiveDate::from_ymd_opt(date.year(), u32::from(month), 1)?, 12),
+            None => (date.with_day(1)?, 1),
         };
-        let back = if self.month.is_some() { 12 } else { 1 };
-        if self.edge(first, 0)? <= start {
-            Some(first)
-        } else {
-            first.checked_sub_months(Months::new(back))
-        }
-    }
-
-    /// The period around `at`, by edges counted from `base`.
-    fn around(self, base: NaiveDate, at: Timestamp) -> Option<Period> {
-        let date = DateTime::<Utc>::from_timestamp_millis(at.0)?.date_naive();
-        let months = (date.year() - base.year()) * 12 + i32::try_from(date.month0()).ok()?
-            - i32::try_from(base.month0()).ok()?;
-        // The edge in the month of `at` may lie after it: then the period is the one before.
-        let guess = u32::try_from(months).ok()? / self.months;
-        let step = if self.edge(base, guess)? <= at { guess } else { guess.checked_sub(1)? };
-        Some(Period { from: self.edge(base, step)?, to: self.edge(base, step.checked_add(1)?)? })
-    }
-
-    /// The `step`-th anchor after the month of `base`.
-    fn edge(self, base: NaiveDate, step: u32) -> Option<Timestamp> {
-        let first = base.checked_add_months(Months::new(step.checked_mul(self.months)?))?;
         let last = first.checked_add_months(Months::new(1))?.checked_sub_days(Days::new(1))?;
-        let day = first.with_day(u32::from(self.day).min(last.day()))?;
-        Some(day.and_time(NaiveTime::MIN).and_utc().into())
+        let edge = first.with_day(u32::from(self.day).min(last.day()))?;
+        if edge <= date { Some(first) } else { first.checked_sub_months(Months::new(back)) }
+    }
+
+    /// The anchor's date in a month of the cycle that has its day, so that shorter months do not shorten the later ones.
+    ///
+    /// A day that no month of the cycle has (a 31st of every June) is the last that one has.
+    fn anchor(self, base: NaiveDate) -> Option<NaiveDate> {
+        let months =
+            |steps: u32| base.checked_sub_months(Months::new(steps * u32::from(self.months)));
+        let lowest = u32::from(self.day).min(IN_EVERY_MONTH);
+        (lowest..=u32::from(self.day)).rev().find_map(|day| {
+            // Twelve steps see every month that the cycle meets, and a leap year unless it meets only odd ones.
+            (0..=12).find_map(|steps| months(steps)?.with_day(day))
+        })
     }
 }
 
@@ -144,6 +150,11 @@ mod tests {
         let leap = Cycle { months: 12, day: 29, month: Some(2) };
         check(leap, "2024-02-29", "2025-03-01", "2025-02-28", "2026-02-28");
         check(leap, "2024-02-29", "2028-02-28", "2027-02-28", "2028-02-29");
+        check(leap, "2025-03-05", "2028-03-05", "2028-02-29", "2029-02-28");
+        let june = Cycle { months: 12, day: 31, month: Some(6) };
+        check(june, "2024-06-30", "2024-07-01", "2024-06-30", "2025-06-30");
+        let halves = Cycle { months: 6, day: 31, ..MONTHLY };
+        check(halves, "2023-02-28", "2024-02-28", "2023-08-31", "2024-02-29");
     }
 
     #[test]
@@ -176,7 +187,7 @@ mod tests {
         /// Every moment is in exactly one period: they touch, from the beginning on.
         #[test]
         fn periods_touch(
-            months in prop::sample::select(vec![1u32, 2, 3, 6, 12, 24]),
+            months in prop::sample::select(vec![1u8, 2, 3, 6, 12, 24]),
             day in 1u8..=31,
             month in prop::option::of(1u8..=12),
             start in 0i64..2_000_000_000_000,

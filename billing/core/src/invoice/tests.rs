@@ -182,6 +182,19 @@ fn a_trial_costs_nothing_and_shows_its_use() {
 }
 
 #[test]
+fn a_trial_uses_up_no_grant() {
+    let usage =
+        [("tool_calls", "2024-01-03T00:00:00Z", 300), ("tool_calls", "2024-01-20T00:00:00Z", 40)];
+    let statement = with(january(&[("2024-01-01", "basic")], &usage), |one| {
+        one.subscription.trial_until = Some(at("2024-01-17"));
+        one.grants = vec![grant("g", &json!({"units": "tool_calls"}), 100)];
+    });
+    let bill = bill(&[basic("basic")], &statement);
+    let granted: Vec<u64> = bill.lines.iter().map(|line| line.granted.0).collect();
+    assert_eq!((granted, bill.unit_credits[0].left), (vec![0, 0, 0, 40], 60));
+}
+
+#[test]
 fn use_that_no_price_covers_is_named() {
     let statement = january(
         &[("2024-01-05", "basic")],
@@ -232,6 +245,16 @@ fn limits_of_a_part_of_a_period_are_prorated() {
     assert_eq!(total(&bill(std::slice::from_ref(&plan), &statement(3))), 1500);
     assert_eq!(total(&bill(std::slice::from_ref(&plan), &statement(20))), 2000);
     assert_eq!(total(&bill(&[plan], &statement(99))), 3000);
+}
+
+#[test]
+fn a_charges_minimum_waits_for_the_end_of_the_period() {
+    let charge = json!([{"charge": "calls", "meter": "tool_calls",
+        "price": {"model": "per_unit", "amount": "1"}, "minimum": "31"}]);
+    let plan = plan("p", &list(&charge));
+    let usage = [("tool_calls", "2024-01-04T00:00:00Z", 5)];
+    let early = with(january(&[("2023-05-01", "p")], &usage), |one| one.closing = false);
+    assert_eq!(total(&bill(&[plan], &early)), 500);
 }
 
 /// A plan with calls at a dollar each, and a minimum or maximum.
