@@ -153,6 +153,10 @@ mod tests {
         check(leap, "2025-03-05", "2028-03-05", "2028-02-29", "2029-02-28");
         let june = Cycle { months: 12, day: 31, month: Some(6) };
         check(june, "2024-06-30", "2024-07-01", "2024-06-30", "2025-06-30");
+        // The last of April is still to come on the 29th: the quarters count from March, on the 30th from April.
+        let quarter = Cycle { months: 3, day: 31, ..MONTHLY };
+        check(quarter, "2024-04-29", "2024-04-29", "2024-04-29", "2024-06-30");
+        check(quarter, "2024-04-30", "2024-04-30", "2024-04-30", "2024-07-31");
         let halves = Cycle { months: 6, day: 31, ..MONTHLY };
         check(halves, "2023-02-28", "2024-02-28", "2023-08-31", "2024-02-29");
     }

@@ -62,7 +62,7 @@ fn coupon(off: &Value, lasts: &Value, uses: u32) -> AppliedCoupon {
     AppliedCoupon { coupon: serde_json::from_value(coupon).unwrap(), uses }
 }
 
-fn grant(name: &str, of: &Value, left: u64) -> crate::credit::Grant {
+pub(super) fn grant(name: &str, of: &Value, left: u64) -> crate::credit::Grant {
     let grant = json!({"grant": name, "of": of, "granted_at": at("2023-12-01"), "left": left});
     serde_json::from_value(grant).unwrap()
 }
@@ -76,7 +76,7 @@ fn refusal(plans: &[Plan], statement: &Statement) -> BillError {
 }
 
 /// Each line's amount in cents.
-fn amounts(bill: &Bill) -> Vec<i64> {
+pub(super) fn amounts(bill: &Bill) -> Vec<i64> {
     bill.lines.iter().map(|line| line.amount.units()).collect()
 }
 
@@ -143,15 +143,6 @@ fn a_plan_change_cuts_fees_by_time_and_use_by_its_hour() {
 }
 
 #[test]
-fn an_hour_belongs_whole_to_the_plan_that_holds_at_its_beginning() {
-    let statement = january(
-        &[("2023-05-01", "basic"), ("2024-01-17T00:30:00Z", "better")],
-        &[("tool_calls", "2024-01-17T00:00:00Z", 1100)],
-    );
-    assert_eq!(bill(&[basic("basic"), better()], &statement).lines[1].quantity, Quantity(1100));
-}
-
-#[test]
 fn included_units_are_whole_or_prorated_as_the_plan_says() {
     let terms = [("2023-05-01", "basic"), ("2024-01-17", "other")];
     let usage = [
@@ -179,37 +170,6 @@ fn a_trial_costs_nothing_and_shows_its_use() {
     let bill = bill(&[basic("basic")], &statement);
     assert_eq!(amounts(&bill), [0, 0, 1500, 100]);
     assert_eq!(bill.explain()[1], "calls: 9000 tool_calls: trial = 0.00 usd");
-}
-
-#[test]
-fn a_trial_uses_up_no_grant() {
-    let usage =
-        [("tool_calls", "2024-01-03T00:00:00Z", 300), ("tool_calls", "2024-01-20T00:00:00Z", 40)];
-    let statement = with(january(&[("2024-01-01", "basic")], &usage), |one| {
-        one.subscription.trial_until = Some(at("2024-01-17"));
-        one.grants = vec![grant("g", &json!({"units": "tool_calls"}), 100)];
-    });
-    let bill = bill(&[basic("basic")], &statement);
-    let granted: Vec<u64> = bill.lines.iter().map(|line| line.granted.0).collect();
-    assert_eq!((granted, bill.unit_credits[0].left), (vec![0, 0, 0, 40], 60));
-}
-
-#[test]
-fn use_that_no_price_covers_is_named() {
-    let statement = january(
-        &[("2024-01-05", "basic")],
-        &[
-            ("tool_calls", "2024-01-04T23:00:00Z", 3),
-            ("tokens", "2024-01-06T00:00:00Z", 5),
-            ("tokens", "2024-01-07T00:00:00Z", 6),
-            ("tool_calls", "2024-01-25T00:00:00Z", 9),
-        ],
-    );
-    let statement = with(statement, |one| one.subscription.ends_at = Some(at("2024-01-21")));
-    let bill = bill(&[basic("basic")], &statement);
-    let unbilled: Vec<_> =
-        bill.unbilled.iter().map(|one| (one.meter.as_str(), one.quantity.0, one.why)).collect();
-    assert_eq!(unbilled, [("tokens", 11, Why::NoPrice), ("tool_calls", 12, Why::NoSubscription)]);
 }
 
 #[test]
@@ -339,38 +299,6 @@ fn coupons_come_off_in_order_and_are_spread_over_the_lines() {
     assert_eq!(taken, [1_000, 300]);
     let shares: Vec<i64> = bill.lines.iter().map(|line| line.discount.units()).collect();
     assert_eq!(shares, [775 + 233, 225 + 67], "by largest remainder: 232.5 and 67.5");
-}
-
-#[test]
-fn grants_of_units_cover_use_before_it_is_priced() {
-    let statement = january(
-        &[("2023-05-01", "basic")],
-        &[
-            ("tool_calls", "2024-01-20T00:00:00Z", 2000),
-            ("tool_calls", "2024-01-03T00:00:00Z", 100),
-        ],
-    );
-    let units = json!({"units": "tool_calls"});
-    let statement = with(statement, |one| {
-        let short = crate::credit::Grant {
-            expires_at: Some(at("2024-01-10")),
-            ..grant("short", &units, 300)
-        };
-        one.grants = vec![
-            grant("long", &units, 400),
-            short,
-            grant("other", &json!({"units": "tokens"}), 999),
-            grant("euros", &json!({"money": "eur"}), 999),
-        ];
-    });
-    let bill = bill(&[basic("basic")], &statement);
-    // 100 by what expires first, in order of time; then 400; 1,000 of the other 1,600 are included.
-    assert_eq!(bill.lines[1].granted, Quantity(500));
-    assert_eq!(amounts(&bill), [3100, 600]);
-    let draws: Vec<_> =
-        bill.unit_credits.iter().map(|one| (one.grant.as_str(), one.used, one.left)).collect();
-    assert_eq!(draws, [("long", 400, 0), ("short", 100, 200)]);
-    assert_eq!(bill.credits, [], "euros do not pay dollars");
 }
 
 #[test]

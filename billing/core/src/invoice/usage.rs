@@ -132,3 +132,106 @@ impl<'a> Wallets<'a> {
         self.draws.into_values().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use schemas::Quantity;
+    use serde_json::json;
+
+    use crate::invoice::{
+        Why,
+        tests::{amounts, at, basic, better, bill, grant, january, with},
+    };
+
+    #[test]
+    fn a_trial_uses_up_no_grant() {
+        let usage = [
+            ("tool_calls", "2024-01-03T00:00:00Z", 300),
+            ("tool_calls", "2024-01-20T00:00:00Z", 40),
+        ];
+        let statement = with(january(&[("2024-01-01", "basic")], &usage), |one| {
+            one.subscription.trial_until = Some(at("2024-01-17"));
+            one.grants = vec![grant("g", &json!({"units": "tool_calls"}), 100)];
+        });
+        let bill = bill(&[basic("basic")], &statement);
+        let granted: Vec<u64> = bill.lines.iter().map(|line| line.granted.0).collect();
+        assert_eq!((granted, bill.unit_credits[0].left), (vec![0, 0, 0, 40], 60));
+    }
+
+    #[test]
+    fn use_that_no_price_covers_is_named() {
+        let statement = january(
+            &[("2024-01-05", "basic")],
+            &[
+                ("tool_calls", "2024-01-04T23:00:00Z", 3),
+                ("tokens", "2024-01-06T00:00:00Z", 5),
+                ("tokens", "2024-01-07T00:00:00Z", 6),
+                ("tool_calls", "2024-01-25T00:00:00Z", 9),
+            ],
+        );
+        let statement = with(statement, |one| one.subscription.ends_at = Some(at("2024-01-21")));
+        let bill = bill(&[basic("basic")], &statement);
+        let unbilled: Vec<_> =
+            bill.unbilled.iter().map(|one| (one.meter.as_str(), one.quantity.0, one.why)).collect();
+        assert_eq!(
+            unbilled,
+            [("tokens", 11, Why::NoPrice), ("tool_calls", 12, Why::NoSubscription)]
+        );
+    }
+
+    #[test]
+    fn grants_of_units_cover_use_before_it_is_priced() {
+        let statement = january(
+            &[("2023-05-01", "basic")],
+            &[
+                ("tool_calls", "2024-01-20T00:00:00Z", 2000),
+                ("tool_calls", "2024-01-03T00:00:00Z", 100),
+            ],
+        );
+        let units = json!({"units": "tool_calls"});
+        let statement = with(statement, |one| {
+            let short = crate::credit::Grant {
+                expires_at: Some(at("2024-01-10")),
+                ..grant("short", &units, 300)
+            };
+            one.grants = vec![
+                grant("long", &units, 400),
+                short,
+                grant("other", &json!({"units": "tokens"}), 999),
+                grant("euros", &json!({"money": "eur"}), 999),
+            ];
+        });
+        let bill = bill(&[basic("basic")], &statement);
+        // 100 by what expires first, in order of time; then 400; 1,000 of the other 1,600 are included.
+        assert_eq!(bill.lines[1].granted, Quantity(500));
+        assert_eq!(amounts(&bill), [3100, 600]);
+        let draws: Vec<_> =
+            bill.unit_credits.iter().map(|one| (one.grant.as_str(), one.used, one.left)).collect();
+        assert_eq!(draws, [("long", 400, 0), ("short", 100, 200)]);
+        assert_eq!(bill.credits, [], "euros do not pay dollars");
+    }
+
+    #[test]
+    fn the_earlier_use_is_covered_first_in_whatever_order_it_is_told() {
+        let terms = [("2023-05-01", "basic"), ("2024-01-17", "better")];
+        let usage = [
+            ("tool_calls", "2024-01-20T00:00:00Z", 80),
+            ("tool_calls", "2024-01-03T00:00:00Z", 80),
+        ];
+        let statement = with(january(&terms, &usage), |one| {
+            one.grants = vec![grant("g", &json!({"units": "tool_calls"}), 100)];
+        });
+        let bill = bill(&[basic("basic"), better()], &statement);
+        let granted: Vec<u64> = bill.lines.iter().map(|line| line.granted.0).collect();
+        assert_eq!(granted, [0, 80, 0, 20]);
+    }
+
+    #[test]
+    fn an_hour_belongs_whole_to_the_plan_that_holds_at_its_beginning() {
+        let statement = january(
+            &[("2023-05-01", "basic"), ("2024-01-17T00:30:00Z", "better")],
+            &[("tool_calls", "2024-01-17T00:00:00Z", 1100)],
+        );
+        assert_eq!(bill(&[basic("basic"), better()], &statement).lines[1].quantity, Quantity(1100));
+    }
+}
