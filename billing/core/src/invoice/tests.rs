@@ -278,6 +278,7 @@ fn the_order_is_coupons_then_minimum_then_maximum_then_credits() {
     assert_eq!(rate(100, "50", 0), 8_000, "the commitment is what is paid, coupons or not");
     assert_eq!(rate(200, "50", 0), 9_000, "the maximum too");
     assert_eq!(rate(100, "50", 3_000), 5_000, "credits pay the commitment");
+    assert_eq!(rate(100, "50", 99_999), 0, "all of it");
     assert_eq!(rate(100, "15", 99_999), 0, "never below nothing");
 }
 
