@@ -11,6 +11,9 @@ use crate::{
     state::{Held, ShardState},
 };
 
+/// Added to a position that another record of the same message has.
+const SAME_PLACE: u64 = 1 << 40;
+
 impl ShardState {
     pub(crate) fn quarantine(
         &mut self,
@@ -24,8 +27,11 @@ impl ShardState {
         self.put_in_quarantine(Quarantined { seq, record, reason, payload }, out);
     }
 
-    pub(crate) fn put_in_quarantine(&mut self, found: Quarantined, out: &mut Changes) {
-        self.quarantined.insert((found.seq, found.record));
+    pub(crate) fn put_in_quarantine(&mut self, mut found: Quarantined, out: &mut Changes) {
+        // One message of the ledger can replay two messages whose records stand at the same position.
+        while !self.quarantined.insert((found.seq, found.record)) {
+            found.record += SAME_PLACE;
+        }
         out.held.insert(Held::Quarantined(found.seq, found.record));
         out.quarantined.push(found);
     }

@@ -74,6 +74,28 @@ fn a_message_that_is_made_readable_fills_its_gap_and_counts_each_position_once()
 }
 
 #[test]
+fn two_replays_in_one_message_have_places_of_their_own() {
+    let mut world = World::new();
+    let unreadable = || Entry::Unreadable { reason: "x".into(), payload: "x".into() };
+    let (first, second) = (world.put(unreadable()), world.put(unreadable()));
+    let old = Record::Usage(World::event(None, world.now.plus_ms(-40 * DAY_MS), 1));
+    let replayed = |seq, n| {
+        let (epoch, records) = (Epoch(1), vec![old.clone()]);
+        let batch = UsageBatch { v: 1, node: node(n), epoch, shard: SHARD, first_seq: 1, records };
+        let resolution = Resolution::Replayed(Box::new(batch));
+        ControlFact::QuarantineResolved { seq, record: 0, resolution }
+    };
+    let seq = world.control(vec![replayed(first, 1), replayed(second, 2)]);
+    let places: Vec<_> = world.changes.quarantined[2..].iter().map(|q| (q.seq, q.record)).collect();
+    assert_eq!(places, [(seq, 1), (seq, 1 + (1 << 40))]);
+    for (seq, record) in places {
+        resolve(&mut world, seq, record, Resolution::Discarded { why: "test".into() });
+    }
+    assert!(world.anomalies().is_empty(), "{:?}", world.anomalies());
+    assert_eq!(world.reloaded(), world.state);
+}
+
+#[test]
 fn a_decision_that_cannot_be_read_holds_nothing_up() {
     let mut world = World::new();
     let unreadable = |control_seq| schemas::LedgerFact::ControlUnreadable {
