@@ -1,48 +1,32 @@
-//! The settings of the process `mcp-node`: defaults, then a file, then `MCP_*` variables, then flags.
+//! The settings of the process `mcp-node`: defaults, then a file, then variables, then flags.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+mod flags;
+
+use std::{
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    time::Duration,
+};
 
 use axum::http::Uri;
-use clap::Parser;
 use runtime::settings::{Secret, SettingsError, load};
 use schemas::NodeId;
 use serde::Deserialize;
 
 use mcp_node::{
     NodeSettings,
-    http::DoorSettings,
+    http::{DoorSettings, ListenSettings},
+    labels::Labels,
     spool::SpoolLimits,
     upstream::{UpstreamSettings, stdio::ServerCommand},
 };
 
-const PREFIX: &str = "MCP_";
+pub use self::flags::Flags;
 
-/// What may be said on the command line.
-#[derive(Debug, Parser)]
-#[command(name = "mcp-node", version, about = "Meters the tool calls of an MCP server")]
-pub struct Flags {
-    /// A TOML file of settings.
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// The address of the MCP server, if it speaks Streamable HTTP.
-    #[arg(long, value_name = "URL")]
-    upstream: Option<String>,
-    /// Where to listen: host:port; port 0 takes a free one.
-    #[arg(long, value_name = "HOST:PORT")]
-    listen: Option<String>,
-    /// Where NATS is.
-    #[arg(long, value_name = "URL")]
-    nats_url: Option<String>,
-    /// The folder that keeps what the ledger has not counted yet.
-    #[arg(long, value_name = "DIR")]
-    spool_dir: Option<PathBuf>,
-    /// The node's name, if the folder has none yet.
-    #[arg(long)]
-    node_id: Option<NodeId>,
-    /// The command that serves MCP on standard input and output.
-    #[arg(last = true)]
-    command: Vec<String>,
-}
+const PREFIX: &str = "MCP_";
+/// Variables that keep the names that operators know, without our prefix.
+const TENANT: &str = "TENANT_ID";
+const ORGANIZATION: &str = "ORGANIZATION_ID";
 
 /// Everything that can be set. Units and ranges stand in README.md, "Settings".
 #[derive(Debug, Deserialize)]
@@ -52,6 +36,7 @@ struct File {
     listen: Option<String>,
     server_host: IpAddr,
     server_port: u16,
+    ops_listen: Option<String>,
     node_id: Option<NodeId>,
     spool_dir: PathBuf,
     spool_max_bytes: u64,
@@ -59,12 +44,18 @@ struct File {
     max_request_size: usize,
     max_answer_size: usize,
     max_connections: usize,
+    max_sessions: usize,
     connection_timeout: u64,
     request_timeout: u64,
     session_idle_ms: u64,
     drain_ms: u64,
     flush_ms: u64,
     allowed_origins: String,
+    allowed_hosts: String,
+    log_level: String,
+    log_format: Option<String>,
+    tenant_id: Option<String>,
+    organization_id: Option<String>,
 }
 
 /// The server behind the node.
@@ -79,6 +70,9 @@ pub enum Behind {
 pub struct Config {
     pub nats_url: Secret,
     pub listen: String,
+    /// Where health and metrics are served, if not beside `/mcp`.
+    pub ops_listen: Option<String>,
+    pub listening: ListenSettings,
     pub node: NodeSettings,
     pub door: DoorSettings,
     pub behind: Behind,
@@ -86,6 +80,8 @@ pub struct Config {
     pub connect_patience: Duration,
     pub drain: Duration,
     pub flush: Duration,
+    pub log_level: &'static str,
+    pub log_format: Option<String>,
 }
 
 /// The settings cannot be used.
@@ -109,76 +105,112 @@ impl Config {
     /// # Errors
     /// Names the first that is missing, unknown, of the wrong type or out of its range.
     pub fn read(flags: Flags) -> Result<Self, ConfigError> {
-        let file: File =
+        let mut file: File =
             load(include_str!("../mcp-node.default.toml"), flags.config.as_deref(), PREFIX)?;
+        file.take_variables();
+        let command = flags.over(&mut file);
         file.check_ranges()?;
-        let url = flags.upstream.or(file.upstream_url.clone());
-        let behind = behind(url, flags.command)?;
+        let behind = behind(file.upstream_url.take(), command)?;
         let bound = || format!("{}:{}", file.server_host, file.server_port);
-        let origins =
-            file.allowed_origins.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+        let listen = file.listen.take().unwrap_or_else(bound);
+        let connection = Duration::from_millis(file.connection_timeout);
         Ok(Self {
-            nats_url: flags.nats_url.map_or(file.nats_url.clone(), Secret::new),
-            listen: flags.listen.or(file.listen.clone()).unwrap_or_else(bound),
+            listening: ListenSettings {
+                most_connections: file.max_connections,
+                head_patience: connection,
+            },
             node: NodeSettings {
-                spool_dir: flags.spool_dir.unwrap_or(file.spool_dir.clone()),
+                spool_dir: file.spool_dir,
                 limits: SpoolLimits { max_bytes: file.spool_max_bytes, ..SpoolLimits::default() },
-                node_id: flags.node_id.or(file.node_id.clone()),
+                node_id: file.node_id,
+                labels: Labels { tenant: file.tenant_id, organization: file.organization_id },
             },
             door: DoorSettings {
                 max_request_bytes: file.max_request_size,
-                body_patience: Duration::from_millis(file.connection_timeout),
-                origins: origins.map(str::to_owned).collect(),
+                body_patience: connection,
+                origins: listed(&file.allowed_origins),
+                hosts: listed(&file.allowed_hosts),
+                loopback: is_loopback(&listen),
             },
             behind,
             upstream: UpstreamSettings {
                 request_patience: Duration::from_millis(file.request_timeout),
                 max_answer_bytes: file.max_answer_size,
                 session_idle: Duration::from_millis(file.session_idle_ms),
-                max_sessions: file.max_connections,
+                max_sessions: file.max_sessions,
             },
-            connect_patience: Duration::from_millis(file.connection_timeout),
+            connect_patience: connection,
             drain: Duration::from_millis(file.drain_ms),
             flush: Duration::from_millis(file.flush_ms),
+            log_level: level(&file.log_level)?,
+            log_format: file.log_format,
+            nats_url: file.nats_url,
+            ops_listen: file.ops_listen,
+            listen,
         })
     }
 }
 
 impl File {
+    /// Takes in the variables without our prefix; one that is empty says nothing.
+    fn take_variables(&mut self) {
+        let said = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        self.tenant_id = said(TENANT).or(self.tenant_id.take());
+        self.organization_id = said(ORGANIZATION).or(self.organization_id.take());
+    }
+
     fn check_ranges(&self) -> Result<(), ConfigError> {
-        let day = 86_400_000;
+        const DAY: u64 = 86_400_000;
+        let size = |bytes: usize| (1_024..=1 << 30).contains(&bytes);
+        let many = |count: usize| (1..=1_000_000).contains(&count);
+        let (connection, request) = (self.connection_timeout, self.request_timeout);
         let ranges = [
             ("spool_max_bytes", self.spool_max_bytes >= 1 << 20, "at least 1 MiB"),
-            (
-                "max_request_size",
-                (1_024..=1 << 30).contains(&self.max_request_size),
-                "1 KiB to 1 GiB",
-            ),
-            (
-                "max_answer_size",
-                (1_024..=1 << 30).contains(&self.max_answer_size),
-                "1 KiB to 1 GiB",
-            ),
-            ("max_connections", (1..=1_000_000).contains(&self.max_connections), "1 to 1,000,000"),
-            (
-                "connection_timeout",
-                (100..=600_000).contains(&self.connection_timeout),
-                "100 to 600,000 ms",
-            ),
-            ("request_timeout", (100..=day).contains(&self.request_timeout), "100 ms to a day"),
+            ("max_request_size", size(self.max_request_size), "1 KiB to 1 GiB"),
+            ("max_answer_size", size(self.max_answer_size), "1 KiB to 1 GiB"),
+            ("max_connections", many(self.max_connections), "1 to 1,000,000"),
+            ("max_sessions", many(self.max_sessions), "1 to 1,000,000"),
+            ("connection_timeout", (100..=600_000).contains(&connection), "100 to 600,000 ms"),
+            ("request_timeout", (100..=DAY).contains(&request), "100 ms to a day"),
             (
                 "session_idle_ms",
-                (1_000..=30 * day).contains(&self.session_idle_ms),
+                (1_000..=30 * DAY).contains(&self.session_idle_ms),
                 "1 s to 30 days",
             ),
             ("drain_ms", self.drain_ms <= 3_600_000, "at most an hour"),
             ("flush_ms", self.flush_ms <= 3_600_000, "at most an hour"),
+            ("log_format", self.has_known_format(), "text or json"),
         ];
         match ranges.into_iter().find(|(_, within, _)| !within) {
             Some((name, _, range)) => Err(ConfigError::Range(name, range)),
             None => Ok(()),
         }
     }
+
+    fn has_known_format(&self) -> bool {
+        matches!(self.log_format.as_deref(), None | Some("text" | "json"))
+    }
+}
+
+fn level(text: &str) -> Result<&'static str, ConfigError> {
+    match text.to_ascii_lowercase().as_str() {
+        "error" => Ok("error"),
+        "warn" | "warning" => Ok("warn"),
+        "info" => Ok("info"),
+        "debug" => Ok("debug"),
+        "trace" => Ok("trace"),
+        _ => Err(ConfigError::Range("log_level", "error, warn, info, debug or trace")),
+    }
+}
+
+fn listed(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+/// Whether only this machine can reach an address; one that cannot be resolved will not be bound either.
+fn is_loopback(listen: &str) -> bool {
+    let mut addresses = listen.to_socket_addrs().into_iter().flatten().peekable();
+    addresses.peek().is_some() && addresses.all(|address: SocketAddr| address.ip().is_loopback())
 }
 
 fn behind(url: Option<String>, command: Vec<String>) -> Result<Behind, ConfigError> {

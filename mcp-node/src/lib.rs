@@ -5,9 +5,11 @@
 //! The decisions are in `mcp-node-core`. Absent on purpose: the ledger's side of a lease, and prices.
 
 pub mod ask;
+pub mod bridge;
 pub mod clock;
 pub mod http;
 pub mod keys;
+pub mod labels;
 pub mod meter;
 pub mod node;
 pub mod publish;
@@ -15,5 +17,5 @@ pub mod spool;
 pub mod upstream;
 pub mod watch;
 
-pub use meter::{Call, Meter, Permit};
+pub use meter::{Call, Meter, Origin, Permit};
 pub use node::{Node, NodeSettings};

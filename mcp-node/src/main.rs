@@ -17,9 +17,14 @@ use mcp_node::{
     Node,
     http::{Door, Doorway, listen, router},
     meter::Meter,
-    upstream::{HttpUpstream, StdioUpstream, Upstream},
+    upstream::{HttpUpstream, Server, StdioUpstream, Upstream},
 };
-use runtime::{health::Health, nats, serve::bind, shutdown, telemetry};
+use runtime::{
+    health::Health,
+    nats,
+    serve::{bind, serve},
+    shutdown, telemetry,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::config::{Behind, Config, Flags};
@@ -29,8 +34,16 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    telemetry::init("mcp-node");
-    match run(Flags::parse()).await {
+    let config = match Config::read(Flags::parse()) {
+        Ok(config) => config,
+        Err(error) => {
+            telemetry::init("mcp-node");
+            tracing::error!(error = &error as &dyn Error, "Cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    telemetry::init_at("mcp-node", config.log_level, config.log_format.as_deref());
+    match run(config).await {
         Ok(code) => code,
         Err(error) => {
             tracing::error!(error = &*error, "Cannot go on");
@@ -39,17 +52,24 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(flags: Flags) -> Result<ExitCode, Box<dyn Error>> {
-    let config = Config::read(flags)?;
+async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
     let stop = shutdown::token()?;
     let health = Health::default();
     health.wait_for("node", "starting");
 
     let door = Doorway::new(OnceLock::new());
-    let routes = router(door.clone()).merge(health.router());
-    let listener = bind(&config.listen).await?;
     let closing = CancellationToken::new();
-    let mut serving = tokio::spawn(listen(listener, routes, closing.clone()));
+    let mut routes = router(door.clone());
+    match &config.ops_listen {
+        None => routes = routes.merge(health.router()),
+        Some(ops) => {
+            // They are served to the very end, so that a stop can be watched.
+            let listener = bind(ops).await?;
+            tokio::spawn(serve(listener, health.router(), CancellationToken::new()));
+        }
+    }
+    let listener = bind(&config.listen).await?;
+    let mut serving = tokio::spawn(listen(listener, routes, config.listening, closing.clone()));
 
     let start = start(&config);
     let started = tokio::select! {
@@ -57,8 +77,11 @@ async fn run(flags: Flags) -> Result<ExitCode, Box<dyn Error>> {
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
     };
     let (node, upstream) = started;
-    let opened =
-        Door { meter: node.meter().clone(), upstream: upstream.clone(), settings: config.door };
+    let opened = Door {
+        meter: node.meter().clone(),
+        upstream: upstream.clone(),
+        settings: config.door.clone(),
+    };
     drop(door.set(opened)); // Set once, here.
     health.ready("node");
     let watching = tokio::spawn(watch_health(node.meter().clone(), health.clone()));
@@ -88,15 +111,15 @@ async fn run(flags: Flags) -> Result<ExitCode, Box<dyn Error>> {
 async fn start(config: &Config) -> Result<(Node, Arc<Upstream>), Box<dyn Error>> {
     let nats = nats::connect(config.nats_url.expose(), "mcp-node").await?;
     let node = Node::start(&config.node, &nats).await?;
-    let upstream = match &config.behind {
+    let server = match &config.behind {
         Behind::Url(url) => {
-            Upstream::Http(HttpUpstream::new(url.clone(), config.connect_patience, config.upstream))
+            Server::Http(HttpUpstream::new(url.clone(), config.connect_patience, config.upstream))
         }
         Behind::Command(command) => {
-            Upstream::Stdio(StdioUpstream::new(command.clone(), config.upstream))
+            Server::Stdio(StdioUpstream::new(command.clone(), config.upstream))
         }
     };
-    Ok((node, Arc::new(upstream)))
+    Ok((node, Arc::new(Upstream::new(server, config.upstream))))
 }
 
 /// Shows on `/ready` what keeps the node from serving.

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::{
     ask::{Askers, Who},
     clock,
+    labels::Labels,
     meter::Meter,
     publish,
     spool::{Folder, Spool, SpoolError, SpoolLimits},
@@ -29,6 +30,8 @@ pub struct NodeSettings {
     pub limits: SpoolLimits,
     /// `None` = what the folder says, or a new one.
     pub node_id: Option<NodeId>,
+    /// What log lines of calls say of who runs this node.
+    pub labels: Labels,
 }
 
 /// Why a node cannot start.
@@ -68,7 +71,8 @@ impl Node {
 
         let (stop, fenced) = (CancellationToken::new(), CancellationToken::new());
         let (askers, queues) = Askers::new(shards);
-        let meter = Meter::new(spool.clone(), askers, fenced.clone());
+        let labels = settings.labels.clone();
+        let meter = Meter::new(spool.clone(), askers, fenced.clone(), labels);
         publish::start(nats, &spool, &stop, &fenced);
         let who =
             Who { client: nats.client.clone(), node: spool.node().clone(), epoch: spool.epoch() };

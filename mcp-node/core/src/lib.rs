@@ -10,8 +10,10 @@ pub mod lease_book;
 pub mod message;
 pub mod mirror;
 pub mod refusal;
+pub mod splice;
 pub mod spool_format;
 pub mod sse;
+pub mod task;
 
 pub use lease_book::{Action, LeaseBook, Take, Unit};
 pub use message::Message;

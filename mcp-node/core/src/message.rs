@@ -14,15 +14,37 @@ use crate::Refusal;
 /// The longest method or tool name that is taken. Unit: bytes.
 pub const LONGEST_NAME: usize = 512;
 
+/// Where a request of 2026-07-28 says its revision, and what its client can do.
+pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+pub const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+
 /// What a message is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
     /// Wants an answer. `tool` is `params.name` of a `tools/call`, and always there then.
-    Request { id: Id<'a>, method: Cow<'a, str>, tool: Option<Cow<'a, str>> },
+    Request { id: Id<'a>, method: Cow<'a, str>, tool: Option<Cow<'a, str>>, about: About<'a> },
     /// `cancels` is the id that a `notifications/cancelled` names.
     Notification { method: Cow<'a, str>, cancels: Option<Id<'a>> },
     /// A result or an error. `id` is missing where the sender could not read the request's.
     Answer { id: Option<Id<'a>>, answer: Answer<'a> },
+}
+
+/// What else of a request decides where it may go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About<'a> {
+    /// What the header `Mcp-Name` repeats: the name of a tool or prompt, the address of a resource, the id of a task.
+    pub target: Option<Cow<'a, str>>,
+    pub meta: Meta<'a>,
+}
+
+/// What `params._meta` says of the revision 2026-07-28.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meta<'a> {
+    /// The revision that the request is written in.
+    pub version: Option<Cow<'a, str>>,
+    /// What the client can do, as it was written; always an object.
+    pub capabilities: Option<&'a str>,
+    twice: bool,
 }
 
 /// What an answer holds, as far as it decides what the call counts for.
@@ -76,6 +98,13 @@ pub fn read(bytes: &[u8]) -> Result<Message<'_>, Refusal> {
     let text = std::str::from_utf8(bytes).map_err(|_| Refusal::NotJson)?;
     let members: Members<'_> = serde_json::from_str(text).map_err(|_| Refusal::NotJson)?;
     members.into_message()
+}
+
+/// What a result holds, as far as it decides what a call counts for; `raw` = its JSON.
+#[must_use]
+pub fn result(raw: &str) -> Answer<'_> {
+    serde_json::from_str::<ResultMembers<'_>>(raw)
+        .map_or(Answer::Unclear, ResultMembers::into_answer)
 }
 
 /// The text of a JSON string, borrowed where nothing is escaped; `None` = it is no string.
@@ -136,18 +165,24 @@ fn call<'a>(
     };
     let id =
         readable_id(id).ok_or(Refusal::InvalidRequest("`id` must be a string or a number."))?;
+    if params.meta.twice {
+        return Err(Refusal::InvalidRequest(TWICE));
+    }
+    let target = match &*method {
+        "tools/call" | "prompts/get" => params.name.and_then(name),
+        "resources/read" => params.uri.and_then(|raw| text(raw.get())),
+        tasks if tasks.starts_with("tasks/") => params.task_id.and_then(name),
+        _ => None,
+    };
     let mut tool = None;
     if method == "tools/call" {
         if let Some(problem) = params.problem {
             return Err(Refusal::InvalidRequest(problem));
         }
-        let named = params.name.and_then(name);
-        tool = Some(
-            named
-                .ok_or(Refusal::InvalidParams("`params.name` must be a text of 1 to 512 bytes."))?,
-        );
+        let missing = Refusal::InvalidParams("`params.name` must be a text of 1 to 512 bytes.");
+        tool = Some(target.clone().ok_or(missing)?);
     }
-    Ok(Message::Request { id, method, tool })
+    Ok(Message::Request { id, method, tool, about: About { target, meta: params.meta.clone() } })
 }
 
 fn answer<'a>(
@@ -181,7 +216,10 @@ fn readable_id(raw: &RawValue) -> Option<Id<'_>> {
 #[derive(Default)]
 struct Params<'a> {
     name: Option<&'a RawValue>,
+    uri: Option<&'a RawValue>,
+    task_id: Option<&'a RawValue>,
     request_id: Option<&'a RawValue>,
+    meta: Meta<'a>,
     problem: Option<&'static str>,
 }
 
@@ -307,6 +345,7 @@ from_object!(
     Members { problem: Some(NO_OBJECT), ..Default::default() }
 );
 from_object!(Params, read_params, Params::default(), Params::default());
+from_object!(Meta, read_meta, Meta::default(), Meta::default());
 from_object!(
     ResultMembers,
     read_result,
@@ -338,13 +377,15 @@ fn read_members<'de, A: MapAccess<'de>>(mut map: A) -> Result<Members<'de>, A::E
 fn read_params<'de, A: MapAccess<'de>>(mut map: A) -> Result<Params<'de>, A::Error> {
     const KNOWN: [&str; 3] = ["name", "arguments", "_meta"];
     let (mut params, mut twice, mut lookalike) = (Params::default(), false, false);
-    let (mut arguments, mut meta) = (None::<IgnoredAny>, None::<IgnoredAny>);
+    let (mut arguments, mut meta) = (None::<IgnoredAny>, None::<Meta<'de>>);
     while let Some(Key(key)) = map.next_key()? {
         match &*key {
             "name" => once(&mut params.name, &mut twice, &mut map)?,
             "arguments" => once(&mut arguments, &mut twice, &mut map)?,
             "_meta" => once(&mut meta, &mut twice, &mut map)?,
             "requestId" => once(&mut params.request_id, &mut twice, &mut map)?,
+            "uri" => once(&mut params.uri, &mut twice, &mut map)?,
+            "taskId" => once(&mut params.task_id, &mut twice, &mut map)?,
             other => {
                 lookalike |= is_lookalike(other, &KNOWN);
                 map.next_value::<IgnoredAny>()?;
@@ -352,7 +393,25 @@ fn read_params<'de, A: MapAccess<'de>>(mut map: A) -> Result<Params<'de>, A::Err
         }
     }
     params.problem = if twice { Some(TWICE) } else { lookalike.then_some(LOOKALIKE) };
+    params.meta = meta.unwrap_or_default();
     Ok(params)
+}
+
+fn read_meta<'de, A: MapAccess<'de>>(mut map: A) -> Result<Meta<'de>, A::Error> {
+    let (mut version, mut capabilities) = (None::<&RawValue>, None::<&RawValue>);
+    let mut meta = Meta::default();
+    while let Some(Key(key)) = map.next_key()? {
+        match &*key {
+            META_VERSION => once(&mut version, &mut meta.twice, &mut map)?,
+            META_CAPABILITIES => once(&mut capabilities, &mut meta.twice, &mut map)?,
+            _ => {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+    }
+    meta.version = version.and_then(|raw| text(raw.get()));
+    meta.capabilities = capabilities.map(RawValue::get).filter(|raw| raw.starts_with('{'));
+    Ok(meta)
 }
 
 fn read_result<'de, A: MapAccess<'de>>(mut map: A) -> Result<ResultMembers<'de>, A::Error> {

@@ -5,12 +5,55 @@ use proptest::prelude::*;
 use super::*;
 
 fn request<'a>(id: &'a str, method: &'a str, tool: Option<&'a str>) -> Message<'a> {
-    Message::Request { id: Id { raw: id }, method: method.into(), tool: tool.map(Into::into) }
+    let about = About::default();
+    Message::Request {
+        id: Id { raw: id },
+        method: method.into(),
+        tool: tool.map(Into::into),
+        about,
+    }
 }
 
 #[track_caller]
 fn reads(text: &str, message: &Message<'_>) {
-    assert_eq!(&read(text.as_bytes()).unwrap(), message, "{text}");
+    let mut found = read(text.as_bytes()).unwrap();
+    if let Message::Request { about, .. } = &mut found {
+        *about = About::default(); // It has a test of its own.
+    }
+    assert_eq!(&found, message, "{text}");
+}
+
+#[test]
+fn what_a_request_is_about_is_read_in_the_same_pass() {
+    #[track_caller]
+    fn check(
+        method: &str,
+        params: &str,
+        target: Option<&str>,
+        version: Option<&str>,
+        can: Option<&str>,
+    ) {
+        let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+        let Ok(Message::Request { about, .. }) = read(text.as_bytes()) else { panic!("{text}") };
+        let found =
+            (about.target.as_deref(), about.meta.version.as_deref(), about.meta.capabilities);
+        assert_eq!(found, (target, version, can), "{text}");
+    }
+    check("tools/call", r#"{"name":"a"}"#, Some("a"), None, None);
+    check("prompts/get", r#"{"name":"a","uri":"b"}"#, Some("a"), None, None);
+    check("resources/read", r#"{"uri":"test://x","name":"a"}"#, Some("test://x"), None, None);
+    check("tasks/get", r#"{"taskId":"t"}"#, Some("t"), None, None);
+    check("tools/list", r#"{"name":"a"}"#, None, None, None);
+    let meta = r#"{"_meta":{"x":1,"io.modelcontextprotocol/clientCapabilities":{ "sampling":{}},
+        "io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#;
+    check("tools/list", meta, None, Some("2026-07-28"), Some(r#"{ "sampling":{}}"#));
+    let odd = r#"{"_meta":{"io.modelcontextprotocol/clientCapabilities":[],
+        "io.modelcontextprotocol/protocolVersion":7}}"#;
+    check("tools/list", odd, None, None, None);
+    check("tools/list", r#"{"_meta":null}"#, None, None, None);
+    let twice = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{
+        "io.modelcontextprotocol/protocolVersion":"2025-11-25","io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+    assert!(matches!(read(twice.as_bytes()), Err(Refusal::InvalidRequest(_))));
 }
 
 #[test]

@@ -17,8 +17,10 @@ pub enum Refusal {
     InvalidParams(&'static str),
     /// A header that mirrors the body says something else than the body.
     HeaderMismatch(&'static str),
-    /// This upstream does not speak the protocol version that the client asked for.
-    UnsupportedVersion,
+    /// The node does not speak the protocol version that the client asked for, which is this.
+    UnsupportedVersion(String),
+    /// The method is none of the revision that the client speaks.
+    MethodNotFound,
     /// No key, a malformed, unknown or revoked one: nobody is told which.
     Unauthorized,
     KeyExpired,
@@ -30,6 +32,8 @@ pub enum Refusal {
     KeyNotActive,
     ToolNotAllowed,
     OriginNotAllowed,
+    /// The request came to this node by a name that is not its own.
+    HostNotAllowed,
     /// No such session, or another key's: nobody is told which.
     SessionNotFound,
     /// The most bytes that a request may have.
@@ -62,6 +66,7 @@ pub enum Refusal {
     /// The node has not loaded its keys yet.
     Starting,
     TooManySessions,
+    TooManyConnections,
     /// The upstream did not answer in time.
     UpstreamTimeout,
 }
@@ -76,12 +81,15 @@ impl Refusal {
             Self::InvalidRequest(what) => Row(400, -32600, "invalid_request", what),
             Self::InvalidParams(what) => Row(400, -32602, "invalid_params", what),
             Self::HeaderMismatch(what) => Row(400, -32020, "header_mismatch", what),
-            Self::UnsupportedVersion => Row(
+            Self::UnsupportedVersion(_) => Row(
                 400,
                 -32022,
                 "unsupported_version",
                 "This server does not speak that protocol version.",
             ),
+            Self::MethodNotFound => {
+                Row(404, -32601, "method_not_found", "There is no such method.")
+            }
             Self::Unauthorized => Row(401, 40_101, "unauthorized", "A valid API key is required."),
             Self::KeyExpired => Row(401, 40_102, "key_expired", "The API key has expired."),
             Self::KeyPending(_) => {
@@ -94,6 +102,9 @@ impl Refusal {
             }
             Self::OriginNotAllowed => {
                 Row(403, 40_302, "origin_not_allowed", "This origin is not allowed.")
+            }
+            Self::HostNotAllowed => {
+                Row(403, 40_303, "host_not_allowed", "This host name is not allowed.")
             }
             Self::SessionNotFound => {
                 Row(404, 40_401, "session_not_found", "No such session: initialize a new one.")
@@ -147,6 +158,12 @@ impl Refusal {
             Self::TooManySessions => {
                 Row(503, 50_304, "too_many_sessions", "Too many sessions are open. Retry later.")
             }
+            Self::TooManyConnections => Row(
+                503,
+                50_306,
+                "too_many_connections",
+                "Too many connections are open. Retry later.",
+            ),
             Self::UpstreamTimeout => Row(
                 504,
                 50_401,
@@ -207,7 +224,7 @@ impl Refusal {
             Self::LedgerUnreachable | Self::KeyNotActive | Self::Draining | Self::Starting => {
                 Some(1_000)
             }
-            Self::CannotRecord | Self::TooManySessions => Some(10_000),
+            Self::CannotRecord | Self::TooManySessions | Self::TooManyConnections => Some(10_000),
             _ => None,
         }
     }
@@ -256,7 +273,8 @@ mod tests {
             Refusal::InvalidRequest("what"),
             Refusal::InvalidParams("what"),
             Refusal::HeaderMismatch("what"),
-            Refusal::UnsupportedVersion,
+            Refusal::UnsupportedVersion(String::new()),
+            Refusal::MethodNotFound,
             Refusal::Unauthorized,
             Refusal::KeyExpired,
             Refusal::KeyPending(String::new()),
@@ -264,6 +282,7 @@ mod tests {
             Refusal::KeyNotActive,
             Refusal::ToolNotAllowed,
             Refusal::OriginNotAllowed,
+            Refusal::HostNotAllowed,
             Refusal::SessionNotFound,
             Refusal::RequestTooLarge(1),
             Refusal::QuotaExhausted { limit, scope, period },
@@ -276,6 +295,7 @@ mod tests {
             Refusal::Draining,
             Refusal::Starting,
             Refusal::TooManySessions,
+            Refusal::TooManyConnections,
             Refusal::UpstreamTimeout,
         ]
     }
@@ -284,7 +304,7 @@ mod tests {
     fn our_codes_lie_outside_what_is_reserved_and_begin_with_their_status() {
         for refusal in all() {
             let (code, status) = (refusal.code(), i64::from(refusal.status()));
-            let standard = [-32700, -32600, -32602, -32020, -32022].contains(&code);
+            let standard = [-32700, -32600, -32601, -32602, -32020, -32022].contains(&code);
             assert!(standard || code / 100 == status, "{refusal:?}: {code}");
         }
         let mut codes: Vec<i64> = all().iter().map(Refusal::code).collect();

@@ -12,13 +12,15 @@ use mcp_node_core::{Refusal, lease_book::Hint};
 use schemas::{Period, Scope, Timestamp};
 use serde_json::{Value, json, value::RawValue};
 
+use super::FIRST_MODERN;
 use crate::clock;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const REMAINING: HeaderName = HeaderName::from_static("x-tollbook-remaining");
-/// The revisions that a stdio server is offered to clients as.
-pub const LEGACY_VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
+/// The revisions that every server is offered to clients in.
+pub const VERSIONS: [&str; 5] =
+    [FIRST_MODERN, "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
 /// A refusal as an HTTP answer; `id` = the request's id as it was written.
 #[must_use]
@@ -68,7 +70,10 @@ fn data(refusal: &Refusal, now: Timestamp) -> Value {
             put("detail", why.as_str().into());
         }
         Refusal::RequestTooLarge(most) => put("maxBytes", (*most).into()),
-        Refusal::UnsupportedVersion => put("supported", json!(LEGACY_VERSIONS)),
+        Refusal::UnsupportedVersion(requested) => {
+            put("supported", json!(VERSIONS));
+            put("requested", requested.as_str().into());
+        }
         _ => {}
     }
     data

@@ -7,10 +7,11 @@
 pub mod answer;
 mod caller;
 mod cors;
+mod era;
+mod listen;
 mod post;
 
 use std::{
-    io,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -22,21 +23,20 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, header::ALLOW, request::Parts},
     response::{IntoResponse, Response},
     routing::any,
-    serve::ListenerExt,
 };
 use mcp_node_core::Refusal;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
-pub use self::post::{Kind, Post, RequestId};
+pub use self::{
+    era::FIRST_MODERN,
+    listen::{ConnectionId, ListenSettings, listen},
+    post::{Kind, Post, RequestId},
+};
 use crate::{keys::Known, meter::Meter, upstream::Upstream};
 
 /// The header that names a session.
 pub const SESSION: &str = "mcp-session-id";
 /// The header that names the protocol's revision.
 pub const VERSION: &str = "mcp-protocol-version";
-/// The first revision without sessions, where a client that goes away cancels its call.
-const FIRST_MODERN: &str = "2026-07-28";
 
 /// What the door needs to know.
 #[derive(Clone, Debug)]
@@ -47,6 +47,11 @@ pub struct DoorSettings {
     pub body_patience: Duration,
     /// Origins that browsers may call from, as they write them: `https://example.com`.
     pub origins: Vec<String>,
+    /// Names that this node may be called by, without port; empty = any.
+    pub hosts: Vec<String>,
+    /// Only this machine reaches the node: then it may be called by, and from, this machine's own names besides, and
+    /// by no others, so that no page of another site can reach it through a name that leads here.
+    pub loopback: bool,
 }
 
 /// The door of one node.
@@ -57,25 +62,31 @@ pub struct Door {
 }
 
 /// A request whose caller is known.
+#[derive(Clone)]
 pub struct Inbound {
     pub caller: Arc<Known>,
     pub headers: HeaderMap,
+    /// On which connection it came; 0 = nobody knows.
+    pub connection: u64,
 }
 
 impl Inbound {
-    /// The session that it names; one that is unreadable, or several, are the session ``, which nobody has.
+    /// The session that it names, in the era that has sessions; one that is unreadable, or several, are the session
+    /// ``, which nobody has.
     #[must_use]
     pub fn session(&self) -> Option<&str> {
+        if self.is_modern() {
+            return None;
+        }
         let mut named = self.headers.get_all(SESSION).iter();
         let first = named.next()?;
         Some(if named.next().is_some() { "" } else { first.to_str().unwrap_or_default() })
     }
 
-    /// Whether it speaks a revision without sessions. One that names a session does not, whatever it says.
+    /// Whether it speaks a revision without sessions.
     #[must_use]
     pub fn is_modern(&self) -> bool {
-        let version = self.headers.get(VERSION).and_then(|version| version.to_str().ok());
-        self.session().is_none() && version.is_some_and(|version| version >= FIRST_MODERN)
+        era::is_modern(&self.headers)
     }
 }
 
@@ -87,28 +98,10 @@ pub fn router(door: Doorway) -> Router {
     Router::new().route("/mcp", any(enter)).with_state(door)
 }
 
-/// Serves `router` until `stop`; then no new connection is taken and running requests end.
-///
-/// # Errors
-/// Accepting connections fails for good.
-pub async fn listen(
-    listener: TcpListener,
-    router: Router,
-    stop: CancellationToken,
-) -> io::Result<()> {
-    let listener = listener.tap_io(|connection| {
-        // A frame of a stream must not wait for the next.
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "A connection delays small writes");
-        }
-    });
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
-}
-
 async fn enter(State(door): State<Doorway>, request: Request) -> Response {
     let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
     let (head, body) = request.into_parts();
-    let origin = match cors::check(&head.headers, &door.settings.origins) {
+    let origin = match cors::check(&head.headers, &door.settings) {
         Ok(origin) => origin,
         Err(refusal) => return answer::refuse(&refusal, None),
     };
@@ -124,23 +117,33 @@ async fn enter(State(door): State<Doorway>, request: Request) -> Response {
 }
 
 async fn serve(door: &Door, head: Parts, body: Body) -> Response {
-    let Parts { method, headers, .. } = head;
-    if ![Method::POST, Method::GET, Method::DELETE].contains(&method) {
-        return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "POST, GET, DELETE")]).into_response();
+    let Parts { method, headers, extensions, .. } = head;
+    let allowed = if era::is_modern(&headers) { "POST" } else { "POST, GET, DELETE" };
+    if !allowed.split(", ").any(|allowed| method == allowed) {
+        return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, allowed)]).into_response();
     }
+    let connection = extensions.get().map_or(0, |ConnectionId(number)| *number);
     let caller = match caller::secret(&headers).and_then(|secret| door.meter.authenticate(secret)) {
         Ok(caller) => caller,
-        Err(refusal) => return answer::refuse(&refusal, None),
+        Err(refusal) => {
+            let labels = door.meter.labels();
+            tracing::info!(
+                tenant = labels.tenant.as_deref(),
+                organization = labels.organization.as_deref(),
+                connectionId = connection,
+                status = refusal.reason(),
+                "Refused"
+            );
+            return answer::refuse(&refusal, None);
+        }
     };
-    let inbound = Inbound { caller, headers };
+    let inbound = Inbound { caller, headers, connection };
     if method == Method::POST {
         return post::serve(door, inbound, body).await;
     }
-    let answered = match &*door.upstream {
-        Upstream::Http(upstream) if method == Method::GET => upstream.get(&inbound).await,
-        Upstream::Http(upstream) => upstream.delete(&inbound).await,
-        Upstream::Stdio(upstream) if method == Method::GET => upstream.get(&inbound),
-        Upstream::Stdio(upstream) => upstream.delete(&inbound),
+    let answered = match method {
+        Method::GET => door.upstream.get(&inbound).await,
+        _ => door.upstream.delete(&inbound).await,
     };
     answered.unwrap_or_else(|refusal: Refusal| answer::refuse(&refusal, None))
 }

@@ -1,22 +1,23 @@
 //! One posted message: its body, what it says, and leave to forward it.
 
+use std::{sync::Arc, time::Instant};
+
 use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, header::CONTENT_LENGTH},
     response::Response,
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mcp_node_core::{
     Message, Refusal,
     message::{IdKey, read},
-    mirror,
 };
 
-use super::{Door, Inbound, answer};
+use super::{Door, Inbound, answer, era};
 use crate::{
-    meter::{Call, Meter, Permit},
-    upstream::Upstream,
+    keys::Known,
+    meter::{Call, Meter, Origin, Permit},
+    upstream::{Asked, Tasks},
 };
 
 /// A request's id: as it was written, and by its value.
@@ -34,6 +35,8 @@ pub enum Kind {
         id: RequestId,
         method: String,
         tool: Option<String>,
+        /// What `Mcp-Name` repeats: see [`mcp_node_core::message::About`].
+        target: Option<String>,
     },
     Notification {
         cancels: Option<IdKey>,
@@ -43,6 +46,7 @@ pub enum Kind {
 }
 
 /// One posted message, ready to go on.
+#[derive(Clone)]
 pub struct Post {
     pub inbound: Inbound,
     /// The bytes as they came: what was checked is what is forwarded.
@@ -57,9 +61,32 @@ impl Post {
     /// # Errors
     /// See [`Meter::admit`].
     pub async fn admit(&self) -> Result<Option<Permit>, Refusal> {
-        let Kind::Request { tool: Some(tool), .. } = &self.kind else { return Ok(None) };
-        let call = Call { method: "tools/call", tool, bytes_in: self.body.len() as u64 };
+        let Kind::Request { id, tool: Some(tool), .. } = &self.kind else { return Ok(None) };
+        let origin = Origin { connection: self.inbound.connection, request: &id.raw };
+        let call = Call { method: "tools/call", tool, bytes_in: self.body.len() as u64, origin };
         self.meter.admit(&self.inbound.caller, call).await.map(Some)
+    }
+
+    /// What may have to be counted of the answers to this request; `None` = nothing, beyond a call of a tool.
+    #[must_use]
+    pub fn asks_for_task(&self, tasks: &Arc<Tasks>) -> Option<Asked> {
+        let Kind::Request { id, method, target, .. } = &self.kind else { return None };
+        let (connection, request) = (self.inbound.connection, id.raw.clone());
+        let method = ["tasks/get", "tasks/result", "subscriptions/listen"]
+            .into_iter()
+            .find(|known| known == method)?;
+        let (meter, caller) = (self.meter.clone(), self.inbound.caller.clone());
+        let (id, bytes_in) = (target.clone(), self.body.len() as u64);
+        Some(Asked {
+            tasks: tasks.clone(),
+            meter,
+            caller,
+            method,
+            id,
+            bytes_in,
+            connection,
+            request,
+        })
     }
 }
 
@@ -69,20 +96,58 @@ pub(super) async fn serve(door: &Door, inbound: Inbound, body: Body) -> Response
         Ok(body) => body,
         Err(refusal) => return answer::refuse(&refusal, None),
     };
-    let kind = match read(&body).and_then(|message| kind(&message, &inbound.headers)) {
-        Ok(kind) => kind,
+    let message = match read(&body) {
+        Ok(message) => message,
         Err(refusal) => return answer::refuse(&refusal, None),
     };
+    let kind = kind(&message);
     let id = match &kind {
         Kind::Request { id, .. } => Some(id.raw.clone()),
         Kind::Notification { .. } | Kind::Answer => None,
     };
+    if let Err(refusal) = era::check(&message, &inbound.headers) {
+        return answer::refuse(&refusal, id.as_deref());
+    }
     let post = Post { inbound, body, kind, meter: door.meter.clone() };
-    let answered = match &*door.upstream {
-        Upstream::Http(upstream) => upstream.post(post).await,
-        Upstream::Stdio(upstream) => upstream.post(post).await,
-    };
-    answered.unwrap_or_else(|refusal| answer::refuse(&refusal, id.as_deref()))
+    let said = Said::of(&post);
+    let answered = door.upstream.post(post).await;
+    answered.unwrap_or_else(|refusal| {
+        said.log(door, &refusal);
+        answer::refuse(&refusal, id.as_deref())
+    })
+}
+
+/// What the log line of a refused request says.
+struct Said {
+    caller: Arc<Known>,
+    connection: u64,
+    tool: Option<String>,
+    request: Option<String>,
+    began: Instant,
+}
+
+impl Said {
+    fn of(post: &Post) -> Self {
+        let (request, tool) = match &post.kind {
+            Kind::Request { id, tool, .. } => (Some(id.raw.clone()), tool.clone()),
+            Kind::Notification { .. } | Kind::Answer => (None, None),
+        };
+        let (caller, connection) = (post.inbound.caller.clone(), post.inbound.connection);
+        Self { caller, connection, tool, request, began: Instant::now() }
+    }
+
+    fn log(&self, door: &Door, refusal: &Refusal) {
+        tracing::info!(
+            tenant = %self.caller.state().tenant,
+            organization = door.meter.labels().organization.as_deref(),
+            connectionId = self.connection,
+            tool = self.tool.as_deref(),
+            requestId = self.request.as_deref(),
+            duration = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            status = refusal.reason(),
+            "Refused"
+        );
+    }
 }
 
 /// How many times the largest body is read at most of one that is too large.
@@ -134,32 +199,18 @@ async fn throw_away(mut body: Body, mut left: usize) {
     }
 }
 
-/// What the message is; headers that repeat it must agree.
-fn kind(message: &Message<'_>, headers: &HeaderMap) -> Result<Kind, Refusal> {
+/// What the message is.
+fn kind(message: &Message<'_>) -> Kind {
     match message {
-        Message::Request { id, method, tool } => {
-            mirrors(headers, "mcp-method", method)?;
-            if let Some(tool) = tool {
-                mirrors(headers, "mcp-name", tool)?;
-            }
-            let id = RequestId { raw: id.raw.to_owned(), key: id.key() };
-            Ok(Kind::Request {
-                id,
-                method: method.to_string(),
-                tool: tool.as_deref().map(str::to_owned),
-            })
+        Message::Request { id, method, tool, about } => Kind::Request {
+            id: RequestId { raw: id.raw.to_owned(), key: id.key() },
+            method: method.to_string(),
+            tool: tool.as_deref().map(str::to_owned),
+            target: about.target.as_deref().map(str::to_owned),
+        },
+        Message::Notification { cancels, .. } => {
+            Kind::Notification { cancels: cancels.as_ref().map(mcp_node_core::message::Id::key) }
         }
-        Message::Notification { method, cancels } => {
-            mirrors(headers, "mcp-method", method)?;
-            Ok(Kind::Notification {
-                cancels: cancels.as_ref().map(mcp_node_core::message::Id::key),
-            })
-        }
-        Message::Answer { .. } => Ok(Kind::Answer),
+        Message::Answer { .. } => Kind::Answer,
     }
-}
-
-fn mirrors(headers: &HeaderMap, name: &str, body: &str) -> Result<(), Refusal> {
-    let values = headers.get_all(name).iter().map(axum::http::HeaderValue::as_bytes);
-    mirror::check(values, body, |text| STANDARD.decode(text).ok())
 }

@@ -37,6 +37,7 @@ use crate::{
     ask::{Asked, Askers},
     clock::Clock,
     keys::{Keys, Known},
+    labels::Labels,
     spool::{CannotRecord, Spool},
 };
 
@@ -50,10 +51,20 @@ const TICK: Duration = Duration::from_millis(200);
 pub struct Call<'a> {
     /// The MCP method, `tools/call` where a tool is called.
     pub method: &'static str,
-    /// The tool's name. Range: at most 512 bytes.
+    /// The tool's name. Range: at most 512 bytes; empty = the result of a task whose tool nobody here knows.
     pub tool: &'a str,
     /// Size of the request's body. Unit: bytes.
     pub bytes_in: u64,
+    pub origin: Origin<'a>,
+}
+
+/// Where a call came from, for its log line.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Origin<'a> {
+    /// The number of the client's connection; 0 = nobody knows.
+    pub connection: u64,
+    /// The request's id, as it was written.
+    pub request: &'a str,
 }
 
 /// A handle to the node's one meter.
@@ -74,12 +85,18 @@ pub(crate) struct Shared {
     pub settled: Notify,
     ticking: Mutex<Vec<Arc<Known>>>,
     draining: AtomicBool,
+    pub labels: Labels,
     /// Raised when the node must stop: its epoch has ended elsewhere, or another process is this node.
     pub fenced: CancellationToken,
 }
 
 impl Meter {
-    pub(crate) fn new(spool: Arc<Spool>, askers: Askers, fenced: CancellationToken) -> Self {
+    pub(crate) fn new(
+        spool: Arc<Spool>,
+        askers: Askers,
+        fenced: CancellationToken,
+        labels: Labels,
+    ) -> Self {
         let shared = Shared {
             keys: Keys::default(),
             spool,
@@ -91,6 +108,7 @@ impl Meter {
             settled: Notify::new(),
             ticking: Mutex::default(),
             draining: AtomicBool::new(false),
+            labels,
             fenced,
         };
         Self { shared: Arc::new(shared) }
@@ -153,6 +171,12 @@ impl Meter {
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
+    }
+
+    /// Who runs this node.
+    #[must_use]
+    pub fn labels(&self) -> &Labels {
+        &self.shared.labels
     }
 
     /// What keeps the node from serving calls, in words; `None` = nothing.
@@ -229,7 +253,9 @@ impl Shared {
     ) -> Result<Result<Permit, Waits>, Refusal> {
         let now = self.clock.now();
         gate::check_key(state, now.wall)?;
-        gate::check_tool(state, call.tool)?;
+        if !call.tool.is_empty() {
+            gate::check_tool(state, call.tool)?;
+        }
         if self.draining.load(Ordering::Relaxed) {
             return Err(Refusal::Draining);
         }

@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use mcp_node_core::{Now, Unit, billable, lease_book::Hint};
-use schemas::{KeyState, Outcome, Record, Timestamp, UsageEvent};
+use schemas::{KeyId, KeyState, Outcome, Record, Timestamp, UsageEvent};
 
 use super::{Call, Shared};
 use crate::{keys::Known, spool::CannotRecord};
@@ -25,6 +25,8 @@ pub struct Permit {
     method: &'static str,
     tool: String,
     bytes_in: u64,
+    connection: u64,
+    request: String,
 }
 
 impl Permit {
@@ -48,6 +50,8 @@ impl Permit {
             method: call.method,
             tool: call.tool.to_owned(),
             bytes_in: call.bytes_in,
+            connection: call.origin.connection,
+            request: call.origin.request.to_owned(),
         }
     }
 
@@ -55,6 +59,12 @@ impl Permit {
     #[must_use]
     pub fn hint(&self) -> Option<Hint> {
         self.hint
+    }
+
+    /// Whose call it is.
+    #[must_use]
+    pub fn key(&self) -> KeyId {
+        self.state.key
     }
 
     /// The tool that is called.
@@ -75,7 +85,7 @@ impl Permit {
 
     fn settle_once(&mut self, outcome: Outcome, bytes_out: u64) -> Result<(), CannotRecord> {
         let Some(unit) = self.unit.take() else { return Ok(()) };
-        let quantities = billable::quantities(outcome);
+        let (quantities, duration) = (billable::quantities(outcome), self.began.elapsed());
         let event = Record::Usage(UsageEvent {
             at: self.at,
             tenant: self.state.tenant,
@@ -83,10 +93,10 @@ impl Permit {
             key: self.state.key,
             lease: Some(unit.lease),
             method: self.method.to_owned(),
-            tool: std::mem::take(&mut self.tool),
+            tool: self.tool.clone(),
             outcome,
             quantities: quantities.clone(),
-            duration_us: u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
             bytes_in: self.bytes_in,
             bytes_out,
         });
@@ -99,8 +109,31 @@ impl Permit {
         self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.shared.settled.notify_waiters();
         let outcome = if recorded.is_ok() { name(outcome) } else { "not_recorded" };
+        self.log(outcome, duration);
         metrics::counter!("mcp_calls_total", "outcome" => outcome).increment(1);
         recorded
+    }
+}
+
+impl Permit {
+    /// One line a call. Those that went well are many, and told only to who asks for them.
+    fn log(&self, status: &'static str, duration: Duration) {
+        let organization = self.shared.labels.organization.as_deref();
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    tenant = %self.state.tenant,
+                    organization,
+                    connectionId = self.connection,
+                    tool = self.tool,
+                    requestId = self.request,
+                    duration = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+                    status,
+                    "Call"
+                )
+            };
+        }
+        if status == "success" { line!(debug) } else { line!(info) }
     }
 }
 

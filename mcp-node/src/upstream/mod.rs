@@ -1,21 +1,44 @@
-//! The server behind this node: one over Streamable HTTP, or a child process a session over stdio.
+//! The server behind this node: one over Streamable HTTP, or children over stdio, and the bridge to its era.
 //!
-//! Both keep the same promises: a session belongs to the key that began it and shows to no other; an answer to a
+//! All keep the same promises: a session belongs to the key that began it and shows to no other; an answer to a
 //! `tools/call` goes to the client only after it was recorded; the client's key goes nowhere. Absent on purpose:
-//! several upstreams a node, and translation between the protocol's two eras.
+//! several upstreams a node.
 
+pub(crate) mod client;
 pub mod http;
+mod piece;
 mod slot;
 pub mod stdio;
+mod tasks;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use mcp_node_core::Refusal;
+use axum::{body::Body, response::Response};
+use bytes::BytesMut;
+use futures::{StreamExt, stream};
+use mcp_node_core::{
+    Refusal,
+    message::{Answer, Message, read},
+    sse::{self, Splitter},
+};
 
-pub use self::{http::HttpUpstream, stdio::StdioUpstream};
+pub use self::{
+    http::HttpUpstream,
+    piece::Piece,
+    stdio::StdioUpstream,
+    tasks::{Asked, Tasks},
+};
+use crate::{
+    bridge::{Era, Eras, ToNew, ToOld},
+    http::{Inbound, Kind, Post},
+};
+
+/// Frames on their way to one client before the upstream is read no further.
+pub(crate) const FRAMES: usize = 16;
 
 /// Two calls of one session cannot have one id at a time.
-const ID_IN_USE: Refusal = Refusal::InvalidRequest("A request with this `id` is still running.");
+pub(crate) const ID_IN_USE: Refusal =
+    Refusal::InvalidRequest("A request with this `id` is still running.");
 
 /// What both kinds need to know.
 #[derive(Clone, Copy, Debug)]
@@ -30,26 +53,158 @@ pub struct UpstreamSettings {
     pub max_sessions: usize,
 }
 
-/// The server behind this node.
-pub enum Upstream {
+/// How the server is reached.
+pub enum Server {
     Http(HttpUpstream),
     Stdio(StdioUpstream),
 }
 
+/// The server behind this node, for clients of either era.
+pub struct Upstream {
+    server: Arc<Server>,
+    eras: Eras,
+    to_old: ToOld,
+    to_new: ToNew,
+    /// The largest answer. Unit: bytes.
+    most: usize,
+}
+
 impl Upstream {
+    /// A server, and its bridge.
+    #[must_use]
+    pub fn new(server: Server, settings: UpstreamSettings) -> Self {
+        let server = Arc::new(server);
+        let (to_old, to_new) = (ToOld::new(&server, settings), ToNew::new(&server, settings));
+        Self { server, eras: Eras::default(), to_old, to_new, most: settings.max_answer_bytes }
+    }
+
+    /// Serves a posted message.
+    ///
+    /// # Errors
+    /// The session is not the caller's, the call was refused, or the server cannot be reached.
+    pub async fn post(&self, post: Post) -> Result<Response, Refusal> {
+        if post.inbound.is_modern() {
+            return match (self.eras.of(&self.server).await?, &*self.server) {
+                (Era::New, Server::Http(http)) => http.post(post).await,
+                (era, _) => self.to_old.post(post, era).await,
+            };
+        }
+        if self.to_new.has(&post.inbound) {
+            return self.to_new.post(post).await;
+        }
+        match &post.kind {
+            Kind::Request { method, .. }
+                if method == "initialize" && post.inbound.session().is_none() =>
+            {
+                self.initialize(post).await
+            }
+            _ => self.plain(post).await,
+        }
+    }
+
+    async fn plain(&self, post: Post) -> Result<Response, Refusal> {
+        match &*self.server {
+            Server::Http(http) => http.post(post).await,
+            Server::Stdio(stdio) => stdio.post(post).await,
+        }
+    }
+
+    /// Begins a session of the old era. Only a server that refuses it is asked whether it speaks another.
+    async fn initialize(&self, post: Post) -> Result<Response, Refusal> {
+        let Kind::Request { id, .. } = post.kind.clone() else { return self.plain(post).await };
+        let begun = match self.plain(post.clone()).await {
+            Ok(response) => self.looked_at(response).await,
+            Err(Refusal::UpstreamInvalid) => Err(Err(Refusal::UpstreamInvalid)),
+            refused => return refused,
+        };
+        match begun {
+            Ok(begun) => Ok(begun),
+            Err(refused) => match self.eras.of(&self.server).await {
+                Ok(Era::New) => self.to_new.initialize(&post, &id).await,
+                _ => refused,
+            },
+        }
+    }
+
+    /// Whether a session has begun; if not, what the server said instead. The answer is read as far as it must be.
+    async fn looked_at(&self, response: Response) -> Result<Response, Result<Response, Refusal>> {
+        if !response.status().is_success() {
+            return Err(Ok(response));
+        }
+        let (head, body) = response.into_parts();
+        let (mut rest, mut seen) = (body.into_data_stream(), BytesMut::new());
+        let failed = loop {
+            let Some(Ok(chunk)) = rest.next().await else { break false };
+            seen.extend_from_slice(&chunk);
+            if let Some(failed) = is_error(&seen, self.most) {
+                break failed;
+            }
+            if seen.len() > self.most {
+                return Err(Err(Refusal::UpstreamInvalid));
+            }
+        };
+        let whole = stream::iter([Ok(seen.freeze())]).chain(rest);
+        let response = Response::from_parts(head, Body::from_stream(whole));
+        if failed { Err(Ok(response)) } else { Ok(response) }
+    }
+
+    /// Opens a session's own stream.
+    ///
+    /// # Errors
+    /// There is no such session of this caller.
+    pub async fn get(&self, inbound: &Inbound) -> Result<Response, Refusal> {
+        if self.to_new.has(inbound) {
+            return self.to_new.get(inbound);
+        }
+        match &*self.server {
+            Server::Http(http) => http.get(inbound).await,
+            Server::Stdio(stdio) => stdio.get(inbound),
+        }
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// There is no such session of this caller.
+    pub async fn delete(&self, inbound: &Inbound) -> Result<Response, Refusal> {
+        if self.to_new.has(inbound) {
+            return self.to_new.delete(inbound).await;
+        }
+        match &*self.server {
+            Server::Http(http) => http.delete(inbound).await,
+            Server::Stdio(stdio) => stdio.delete(inbound),
+        }
+    }
+
     /// Ends the streams that would never end by themselves; calls go on.
     pub fn end_streams(&self) {
-        match self {
-            Self::Http(upstream) => upstream.stop(),
-            Self::Stdio(_) => {} // They end with their sessions, which running calls need.
+        self.to_old.end_streams();
+        self.to_new.end_streams();
+        match &*self.server {
+            Server::Http(http) => http.stop(),
+            Server::Stdio(_) => {} // They end with their sessions, which running calls need.
         }
     }
 
     /// Ends streams, sessions and children: the node stops.
     pub async fn stop(&self) {
-        match self {
-            Self::Http(upstream) => upstream.stop(),
-            Self::Stdio(upstream) => upstream.stop().await,
+        self.to_old.stop().await;
+        self.to_new.stop().await;
+        match &*self.server {
+            Server::Http(http) => http.stop(),
+            Server::Stdio(stdio) => stdio.stop().await,
         }
     }
+}
+
+/// Whether the answer in a body, JSON or a stream, is an error; `None` = it is not there yet.
+fn is_error(body: &[u8], most: usize) -> Option<bool> {
+    let error = |message: &[u8]| match read(message) {
+        Ok(Message::Answer { answer, .. }) => Some(answer == Answer::Error),
+        _ => None,
+    };
+    let mut splitter = Splitter::new(most);
+    splitter.push(body);
+    let mut frames = std::iter::from_fn(|| splitter.next_frame().ok().flatten());
+    error(body).or_else(|| frames.find_map(|frame| error(&sse::data(&frame)?)))
 }

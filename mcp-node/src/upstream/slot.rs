@@ -3,7 +3,10 @@
 //! The answer of a resumed stream can come another way than the one that the call went: whoever sees it first
 //! settles, under the lock, so nobody forwards an answer before it is recorded, and nobody records it twice.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use mcp_node_core::billable;
 use mcp_node_core::message::Answer;
@@ -11,8 +14,13 @@ use parking_lot::Mutex;
 use schemas::Outcome;
 use tokio::sync::Notify;
 
+use super::tasks::Tasks;
 use crate::{meter::Permit, spool::CannotRecord};
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every one is open, for nearly all of its life"
+)]
 enum State {
     Open(Permit),
     Settled(Result<(), CannotRecord>),
@@ -21,6 +29,7 @@ enum State {
 /// A call that is settled once.
 pub struct Slot {
     state: Mutex<Option<State>>,
+    tasks: Arc<Tasks>,
     /// The client has said that it does not want the answer any more.
     cancelled: AtomicBool,
     /// It was settled, or cancelled.
@@ -28,9 +37,9 @@ pub struct Slot {
 }
 
 impl Slot {
-    pub fn new(permit: Permit) -> Self {
-        let state = Mutex::new(Some(State::Open(permit)));
-        Self { state, cancelled: AtomicBool::new(false), changed: Notify::new() }
+    pub fn new(permit: Permit, tasks: &Arc<Tasks>) -> Self {
+        let (state, tasks) = (Mutex::new(Some(State::Open(permit))), tasks.clone());
+        Self { state, tasks, cancelled: AtomicBool::new(false), changed: Notify::new() }
     }
 
     /// Records the outcome, unless it was recorded before.
@@ -50,9 +59,15 @@ impl Slot {
         result
     }
 
-    /// As [`Slot::settle`], by what the answer says.
-    pub fn settle_by(&self, answer: Answer<'_>, bytes_out: usize) -> Result<(), CannotRecord> {
-        self.settle(billable::outcome(answer), bytes_out as u64)
+    /// As [`Slot::settle`], by what the answer says; `message` = all of it.
+    pub fn settle_by(&self, answer: Answer<'_>, message: &[u8]) -> Result<(), CannotRecord> {
+        let outcome = billable::outcome(answer);
+        if outcome == Outcome::TaskCreated
+            && let Some(State::Open(permit)) = &*self.state.lock()
+        {
+            self.tasks.made(permit.key(), permit.tool(), message);
+        }
+        self.settle(outcome, message.len() as u64)
     }
 
     pub fn is_settled(&self) -> bool {

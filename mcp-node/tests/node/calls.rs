@@ -64,7 +64,8 @@ async fn other_methods_pass_free_and_unrecorded() {
     rig.ledger().key(SECRET, Some(1)).await;
     until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
     let caller = rig.caller(SECRET);
-    for method in ["tools/list", "ping", "server/discover", "resources/read", "vendor/anything"] {
+    for method in ["tools/list", "ping", "completion/complete", "resources/read", "vendor/anything"]
+    {
         let body =
             json!({ "jsonrpc": "2.0", "id": "a", "method": method, "params": { "name": 7 } });
         let response = caller.post(body.to_string()).await;
@@ -112,13 +113,14 @@ async fn who_goes_away_cancels_in_the_new_era_and_not_in_the_old() {
     let key = rig.ledger().key(SECRET, Some(10)).await;
     until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
     let old = rig.caller(SECRET).with("mcp-protocol-version", "2025-11-25");
-    let new = rig.caller(SECRET).with("mcp-protocol-version", "2026-07-28");
-    for (caller, tool) in [(&old, "slow"), (&new, "slow"), (&new, "never")] {
+    let old = |tool: &str| (old.clone(), call(9, tool, json!({})));
+    let new = |tool: &str| {
+        let (caller, body) = rig.caller(SECRET).modern("tools/call", json!({ "name": tool }));
+        (caller, body.replace("\"id\":1", "\"id\":9"))
+    };
+    for (caller, body) in [old("slow"), new("slow"), new("never")] {
         let sent = server.sent.lock().len();
-        let calling = tokio::spawn({
-            let caller = caller.clone();
-            async move { caller.call(1, tool, json!({})).await }
-        });
+        let calling = tokio::spawn(async move { caller.post(body).await });
         until("the server has it", || server.sent.lock().len() > sent).await;
         calling.abort();
     }
@@ -128,9 +130,9 @@ async fn who_goes_away_cancels_in_the_new_era_and_not_in_the_old() {
     assert_eq!(rig.ledger().consumed(&key), 1);
 
     // The same in the middle of a stream.
-    for (caller, outcome) in [(&old, "success"), (&new, "cancelled")] {
+    for ((caller, body), outcome) in [(old("stream"), "success"), (new("stream"), "cancelled")] {
         let before = rig.outcomes().len();
-        let mut response = caller.stream(Method::POST, call(9, "stream", json!({}))).await;
+        let mut response = caller.stream(Method::POST, body).await;
         server.feed(": hello\n\n");
         response.body_mut().frame().await.unwrap().unwrap();
         drop(response);

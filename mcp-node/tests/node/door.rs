@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
-use mcp_node::clock;
+use mcp_node::{clock, http::ListenSettings};
 use schemas::{KeyStatus, Record, RefusalReason};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -128,7 +128,7 @@ async fn a_chunked_body_that_is_too_large_is_refused_too() {
     until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
     let mut connection = tokio::net::TcpStream::connect(rig.address()).await.unwrap();
     let head = format!(
-        "POST /mcp HTTP/1.1\r\nhost: x\r\nx-api-key: {SECRET}\r\ntransfer-encoding: chunked\r\n\r\n"
+        "POST /mcp HTTP/1.1\r\nhost: localhost\r\nx-api-key: {SECRET}\r\ntransfer-encoding: chunked\r\n\r\n"
     );
     connection.write_all(head.as_bytes()).await.unwrap();
     let chunk = format!("{:x}\r\n{}\r\n", 1 << 20, "y".repeat(1 << 20));
@@ -191,4 +191,37 @@ async fn a_node_that_cannot_record_does_not_serve() {
     assert_eq!(world.ledger.consumed(&key), 0);
     closing.cancel();
     node.stop(Duration::from_secs(1), Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_bounded_in_number_and_in_patience() {
+    let (rig, _server) = with_server().await;
+    rig.ledger().key(SECRET, None).await;
+    until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
+    let head_patience = Duration::from_millis(300);
+    let address = rig.open(ListenSettings { most_connections: 2, head_patience }).await;
+    let connect = || async { tokio::net::TcpStream::connect(address).await.unwrap() };
+    // One says nothing, one says something all the time and never all: both are closed.
+    let (mut quiet, mut slow) = (connect().await, connect().await);
+    let turned_away = Caller::new(&format!("http://{address}/mcp"), SECRET);
+    let mut refused = None;
+    for _ in 0..100 {
+        slow.write_all(b"P").await.unwrap();
+        let response = turned_away.call(1, "success", json!({})).await;
+        if response.status() == 503 {
+            refused = Some(response);
+            break;
+        }
+    }
+    let refused = refused.expect("the third is turned away");
+    assert_eq!(reason(refused.body()), "too_many_connections");
+    assert_eq!(refused.headers()["retry-after"], "10");
+    let mut nothing = [0; 1];
+    assert_eq!(quiet.read(&mut nothing).await.unwrap(), 0, "closed");
+    while slow.write_all(b"O").await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    until("there is room again", || rig.node.meter().is_idle()).await;
+    assert_eq!(turned_away.called(2, "success", json!({})).await.0, 200);
+    rig.stop().await;
 }

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::needless_pass_by_value, reason = "a test reads better without `&json!`")]
 
+mod bridge;
 mod calls;
+mod conformance;
 mod door;
 mod http_server;
 mod ledger;
@@ -13,3 +15,4 @@ mod quota;
 mod rig;
 mod server;
 mod stdio_server;
+mod tasks;

@@ -166,6 +166,87 @@ async fn health_is_public_and_settings_are_checked() {
     assert!(String::from_utf8_lossy(&typo.stderr).contains("typo"), "unknown settings are named");
 }
 
+/// Lines of a process that logs JSON, until one holds `message`; the line.
+async fn line_with(
+    lines: &mut tokio::io::Lines<BufReader<tokio::process::ChildStderr>>,
+    message: &str,
+) -> Value {
+    while let Some(line) = lines.next_line().await.unwrap() {
+        eprintln!("node: {line}");
+        let line: Value = serde_json::from_str(&line).expect("every line is JSON");
+        if line["message"] == message {
+            return line;
+        }
+    }
+    panic!("no line says {message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_keep_the_names_that_operators_know_and_every_call_has_its_line() {
+    let (world, server) = (World::start().await, Server::start().await);
+    let key = world.ledger.key(SECRET, None).await;
+    let file = world.folder.path().join("node.toml");
+    std::fs::write(&file, "request_timeout = 400\nmax_request_size = 9999\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-node"));
+    command.args(["--upstream", &server.url(), "--max-connections", "50", "--config"]).arg(&file);
+    command.env_remove("RUST_LOG").stderr(Stdio::piped()).kill_on_drop(true);
+    for (name, value) in [
+        ("MCP_NATS_URL", world.server.url().as_str()),
+        ("MCP_SPOOL_DIR", world.folder.path().join("spool").to_str().unwrap()),
+        ("MCP_SERVER_HOST", "127.0.0.1"),
+        ("MCP_SERVER_PORT", "0"),
+        ("MCP_OPS_LISTEN", "127.0.0.1:0"),
+        ("MCP_LOG_LEVEL", "DEBUG"),
+        ("MCP_LOG_FORMAT", "json"),
+        ("MCP_MAX_CONNECTIONS", "7"),
+        ("MCP_CONNECTION_TIMEOUT", "5000"),
+        ("MCP_MAX_REQUEST_SIZE", "2048"),
+        ("TENANT_ID", "operator"),
+        ("ORGANIZATION_ID", "acme"),
+    ] {
+        command.env(name, value);
+    }
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let address = |line: &Value| format!("http://{}", line["address"].as_str().unwrap());
+    let ops = address(&line_with(&mut lines, "Listening").await);
+    let url = address(&line_with(&mut lines, "Listening").await) + "/mcp";
+    line_with(&mut lines, "Serving").await;
+    let caller = Caller::new(&url, SECRET);
+    known(&caller).await;
+    assert_eq!(caller.called(1, "success", json!({})).await.0, 200);
+    let line = line_with(&mut lines, "Call").await;
+    assert_eq!(line["level"], "DEBUG");
+    assert!(
+        line["timestamp"].is_string() && line["duration"].is_u64() && line["connectionId"].is_u64(),
+        "{line}"
+    );
+    assert_eq!(
+        (&line["tenant"], &line["organization"]),
+        (&json!(key.tenant.to_string()), &json!("acme"))
+    );
+    assert_eq!(
+        (&line["tool"], &line["requestId"], &line["status"]),
+        (&json!("success"), &json!("1"), &json!("success"))
+    );
+    assert_eq!(caller.called(2, "never", json!({})).await.0, 504, "the file's time");
+    assert_eq!(line_with(&mut lines, "Call").await["status"], "timeout");
+    assert_eq!(caller.post("x".repeat(3_000)).await.status(), 413, "variables go before the file");
+    let nobody = Caller::new(&url, "tb_nobody").call(3, "success", json!({})).await;
+    assert_eq!(nobody.status(), 401);
+    let line = line_with(&mut lines, "Refused").await;
+    assert_eq!((&line["tenant"], &line["status"]), (&json!("operator"), &json!("unauthorized")));
+
+    let anybody = |path: &str| Caller::new(&format!("{ops}{path}"), "-").without("x-api-key");
+    assert_eq!(anybody("/ready").send(Method::GET, "").await.status(), 200);
+    let metrics = anybody("/metrics").send(Method::GET, "").await;
+    let metrics = String::from_utf8_lossy(metrics.body()).into_owned();
+    assert!(metrics.lines().any(|line| line.starts_with("mcp_connections ")), "{metrics}");
+    let beside = Caller::new(&url.replace("/mcp", "/metrics"), "-").without("x-api-key");
+    assert_eq!(beside.send(Method::GET, "").await.status(), 404, "they have a port of their own");
+    child.kill().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_official_client_is_served_and_refused_exactly() {
     let world = World::start().await;

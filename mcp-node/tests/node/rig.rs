@@ -12,9 +12,13 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Full;
 use mcp_node::{
     Node, NodeSettings,
-    http::{Door, DoorSettings, Doorway, listen, router},
+    http::{Door, DoorSettings, Doorway, ListenSettings, listen, router},
+    labels::Labels,
     spool::SpoolLimits,
-    upstream::{HttpUpstream, StdioUpstream, Upstream, UpstreamSettings, stdio::ServerCommand},
+    upstream::{
+        HttpUpstream, Server as Behind, StdioUpstream, Upstream, UpstreamSettings,
+        stdio::ServerCommand,
+    },
 };
 use runtime::{http::Client, nats, nats::Nats};
 use schemas::Record;
@@ -29,6 +33,7 @@ use crate::{
 };
 
 pub const SECRET: &str = "tb_test_key";
+pub const MODERN: &str = "2026-07-28";
 
 /// What stands around a node.
 pub struct World {
@@ -49,7 +54,12 @@ impl World {
 
     pub fn spool(&self) -> NodeSettings {
         let spool_dir = self.folder.path().join("spool");
-        NodeSettings { spool_dir, limits: SpoolLimits::default(), node_id: None }
+        NodeSettings {
+            spool_dir,
+            limits: SpoolLimits::default(),
+            node_id: None,
+            labels: Labels::default(),
+        }
     }
 }
 
@@ -68,12 +78,14 @@ pub fn http_upstream(url: &str) -> Upstream {
 }
 
 pub fn http_upstream_with(url: &str, settings: UpstreamSettings) -> Upstream {
-    Upstream::Http(HttpUpstream::new(url.parse::<Uri>().unwrap(), Duration::from_secs(5), settings))
+    let http = HttpUpstream::new(url.parse::<Uri>().unwrap(), Duration::from_secs(5), settings);
+    Upstream::new(Behind::Http(http), settings)
 }
 
 pub fn stdio_upstream(program: &Path, args: Vec<String>) -> Upstream {
     let program = program.to_string_lossy().into_owned();
-    Upstream::Stdio(StdioUpstream::new(ServerCommand { program, args, hidden: vec![] }, settings()))
+    let command = ServerCommand { program, args, hidden: vec![] };
+    Upstream::new(Behind::Stdio(StdioUpstream::new(command, settings())), settings())
 }
 
 /// A world with a node in it.
@@ -114,6 +126,30 @@ impl Rig {
         Caller::new(&self.url(), secret)
     }
 
+    /// Opens a second door to which clients connect in another way.
+    pub async fn open(&self, settings: ListenSettings) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = router(doorway(&self.node, &self.upstream));
+        tokio::spawn(listen(listener, routes, settings, self.closing.clone()));
+        address
+    }
+
+    /// Opens a second door that gives every request the key of `secret`, for clients that cannot.
+    pub async fn open_keyed(&self, secret: &'static str) -> String {
+        let door = doorway(&self.node, &self.upstream);
+        let keyed = router(door).layer(axum::middleware::map_request(
+            move |mut request: axum::extract::Request| async move {
+                request.headers_mut().insert("x-api-key", HeaderValue::from_static(secret));
+                request
+            },
+        ));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        tokio::spawn(listen(listener, keyed, listening(), self.closing.clone()));
+        url
+    }
+
     /// Stops the node in order and waits until the ledger has heard all of it.
     pub async fn stop(self) -> World {
         self.closing.cancel();
@@ -137,18 +173,28 @@ pub async fn open_door(
     upstream: Upstream,
 ) -> (SocketAddr, Arc<Upstream>, CancellationToken) {
     let (upstream, closing) = (Arc::new(upstream), CancellationToken::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(listen(listener, router(doorway(node, &upstream)), listening(), closing.clone()));
+    (address, upstream, closing)
+}
+
+fn listening() -> ListenSettings {
+    ListenSettings { most_connections: 1_000, head_patience: Duration::from_secs(10) }
+}
+
+fn doorway(node: &Node, upstream: &Arc<Upstream>) -> Doorway {
     let settings = DoorSettings {
         max_request_bytes: 5 << 20,
         body_patience: Duration::from_secs(2),
         origins: vec!["https://good.example".into()],
+        hosts: vec![],
+        loopback: true,
     };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
     let door = Doorway::new(OnceLock::new());
     let opened = Door { meter: node.meter().clone(), upstream: upstream.clone(), settings };
     assert!(door.set(opened).is_ok());
-    tokio::spawn(listen(listener, router(door), closing.clone()));
-    (address, upstream, closing)
+    door
 }
 
 pub fn outcomes(records: &[Placed]) -> Vec<(String, String)> {
@@ -237,6 +283,30 @@ impl Caller {
         self.post(call(id, tool, arguments)).await
     }
 
+    /// As a client of 2026-07-28 that asks `method` with these params.
+    pub fn modern(&self, method: &str, params: Value) -> (Self, String) {
+        let mut params = params;
+        if params["_meta"].is_null() {
+            params["_meta"] = meta(json!({}));
+        }
+        let mut caller =
+            self.clone().with("mcp-protocol-version", MODERN).with("mcp-method", method);
+        for target in ["name", "uri", "taskId"] {
+            if let Some(target) = params[target].as_str() {
+                caller = caller.with("mcp-name", target);
+            }
+        }
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        (caller, body.to_string())
+    }
+
+    /// Asks as a client of 2026-07-28; the status, and the message.
+    pub async fn asked(&self, method: &str, params: Value) -> (u16, Value) {
+        let (caller, body) = self.modern(method, params);
+        let response = caller.post(body).await;
+        (response.status().as_u16(), message(response.body()))
+    }
+
     /// The status of a call, and its message: the last data of a stream, or the body.
     pub async fn called(&self, id: u64, tool: &str, arguments: Value) -> (u16, Value) {
         let response = self.call(id, tool, arguments).await;
@@ -254,6 +324,15 @@ impl Caller {
         assert_eq!(told.status(), 202);
         caller
     }
+}
+
+/// What a request of 2026-07-28 says of its client.
+pub fn meta(capabilities: Value) -> Value {
+    json!({
+        "io.modelcontextprotocol/protocolVersion": MODERN,
+        "io.modelcontextprotocol/clientCapabilities": capabilities,
+        "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
+    })
 }
 
 pub fn initialize(capabilities: Value) -> String {

@@ -27,6 +27,8 @@ pub struct Server {
     pub sent: Arc<Mutex<Vec<Sent>>>,
     /// Where a test feeds the streams that stay open: the next to be opened comes last.
     pub feeds: Arc<Mutex<Vec<mpsc::UnboundedSender<String>>>>,
+    /// Tasks that are done.
+    pub done: Arc<Mutex<std::collections::HashSet<String>>>,
     pub port: u16,
 }
 
@@ -50,6 +52,11 @@ impl Server {
     /// Feeds the newest open stream.
     pub fn feed(&self, text: &str) {
         self.feeds.lock().last().expect("a stream is open").send(text.to_owned()).unwrap();
+    }
+
+    /// A task is done.
+    pub fn finish(&self, task: &str) {
+        self.done.lock().insert(task.to_owned());
     }
 
     /// Ends the newest open stream.
@@ -98,6 +105,18 @@ async fn answer(
             response.headers_mut().insert("mcp-session-id", session.parse().unwrap());
             response
         }
+        Some("server/discover") => json_answer(&json!({ "jsonrpc": "2.0", "id": id, "result": {
+            "resultType": "complete", "supportedVersions": ["2026-07-28", "2025-11-25"], "capabilities": {},
+        } })),
+        Some("tasks/get") => {
+            let task = message["params"]["taskId"].as_str().unwrap();
+            let result = task_state(task, server.done.lock().contains(task));
+            json_answer(&json!({ "jsonrpc": "2.0", "id": id, "result": result }))
+        }
+        Some("tasks/result") => {
+            json_answer(&json!({ "jsonrpc": "2.0", "id": id, "result": { "content": [] } }))
+        }
+        Some("subscriptions/listen") => with_type("text/event-stream", server.open()),
         Some("tools/call") => tool(&server, message["params"]["name"].as_str().unwrap(), id).await,
         _ => json_answer(&json!({ "jsonrpc": "2.0", "id": id, "result": { "echo": message } })),
     }
@@ -107,6 +126,17 @@ fn status(status: StatusCode) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response
+}
+
+fn task_state(task: &str, done: bool) -> Value {
+    let result = json!({ "content": [], "isError": task == "sorry" });
+    match (done, task) {
+        (false, _) => json!({ "taskId": task, "status": "working" }),
+        (true, "failed") => {
+            json!({ "taskId": task, "status": "failed", "error": { "code": -1, "message": "" } })
+        }
+        (true, _) => json!({ "taskId": task, "status": "completed", "result": result }),
+    }
 }
 
 /// Each tool is one way to answer.
@@ -126,6 +156,15 @@ async fn tool(server: &Server, name: &str, id: &Value) -> Response {
         }
         "input_required" => json_answer(&result(json!({ "resultType": "input_required" }))),
         "task" => json_answer(&result(json!({ "resultType": "task", "taskId": "t" }))),
+        "task_that_failed" => {
+            json_answer(&result(json!({ "resultType": "task", "taskId": "failed" })))
+        }
+        "task_with_error" => {
+            json_answer(&result(json!({ "resultType": "task", "taskId": "sorry" })))
+        }
+        "old_task" => {
+            json_answer(&result(json!({ "task": { "taskId": "t", "status": "working" } })))
+        }
         "unknown_type" => json_answer(&result(json!({ "resultType": "later" }))),
         "other_id" => json_answer(&json!({ "jsonrpc": "2.0", "id": 424_242, "result": {} })),
         "not_json" => with_type("application/json", "oops"),

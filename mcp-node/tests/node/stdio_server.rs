@@ -205,15 +205,6 @@ async fn sessions_are_counted_and_need_to_be_named() {
     let test = Scripted::start().await;
     let bare = test.rig.caller(SECRET).call(1, "x", json!({})).await;
     assert_eq!(bare.status(), 400, "which session?");
-    let modern = test
-        .rig
-        .caller(SECRET)
-        .with("mcp-protocol-version", "2026-07-28")
-        .call(1, "x", json!({}))
-        .await;
-    let error = message(modern.body())["error"].clone();
-    assert_eq!((modern.status().as_u16(), &error["code"]), (400, &json!(-32022)));
-    assert_eq!(error["data"]["supported"][0], "2025-11-25");
     for _ in 0..4 {
         test.rig.caller(SECRET).initialized().await;
     }

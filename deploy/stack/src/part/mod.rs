@@ -2,6 +2,7 @@
 
 pub mod clickhouse;
 mod clickhouse_config;
+pub mod conformance;
 pub mod mcp_server;
 pub mod nats;
 pub mod postgres;

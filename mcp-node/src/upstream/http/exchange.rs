@@ -18,10 +18,8 @@ use schemas::Outcome;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    super::slot::Slot,
-    HttpUpstream,
-    client::Client,
-    headers,
+    super::{client::Client, slot::Slot},
+    HttpUpstream, headers,
     sessions::{InUse, Session},
 };
 use crate::{
@@ -116,7 +114,7 @@ impl Exchange {
         };
         let recorded = match read(&body) {
             Ok(message) if ours(&message) => match message {
-                Message::Answer { answer, .. } => self.settle_if_wanted(answer, body.len()),
+                Message::Answer { answer, .. } => self.settle_if_wanted(answer, &body),
                 _ => unreachable!("only an answer is ours"),
             },
             // Not MCP: an error of the server's HTTP layer may pass, anything else is no answer.
@@ -192,15 +190,16 @@ impl Exchange {
 
     /// Forwards a frame; the one that holds the answer only once that is recorded. `false` = it could not be.
     async fn frame(&mut self, frame: Bytes) -> bool {
-        let recorded = match sse::data(&frame).as_deref().map(read) {
-            Some(Ok(Message::Answer { id, answer })) => {
+        let data = sse::data(&frame).unwrap_or_default();
+        let recorded = match read(&data) {
+            Ok(Message::Answer { id, answer }) => {
                 // Who could not read the id answers with an error that has none.
                 let nameless = answer == Answer::Error;
                 let own = id.as_ref().map_or(nameless, |id| id.key() == self.id.key);
                 let other = || self.session.as_ref()?.call(&id.as_ref()?.key());
                 match other().filter(|_| !own) {
-                    Some(slot) => slot.settle_by(answer, frame.len()),
-                    None if own => self.settle_if_wanted(answer, frame.len()),
+                    Some(slot) => slot.settle_by(answer, &data),
+                    None if own => self.settle_if_wanted(answer, &data),
                     None => Ok(()),
                 }
             }
@@ -216,11 +215,11 @@ impl Exchange {
     }
 
     /// Records the answer; where going away cancels, an answer that nobody waits for is a cancelled call.
-    fn settle_if_wanted(&self, answer: Answer<'_>, bytes: usize) -> Result<(), CannotRecord> {
+    fn settle_if_wanted(&self, answer: Answer<'_>, message: &[u8]) -> Result<(), CannotRecord> {
         if self.modern && self.client.is_gone() {
             return self.slot.settle(Outcome::Cancelled, 0);
         }
-        self.slot.settle_by(answer, bytes)
+        self.slot.settle_by(answer, message)
     }
 
     /// The stream ended without an answer.

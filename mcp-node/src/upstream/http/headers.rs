@@ -4,6 +4,8 @@
 
 use axum::http::{HeaderMap, HeaderName, header};
 
+use crate::http::{Inbound, SESSION};
+
 /// Passed on to the server. `mcp-*` is passed on besides.
 const ON: [HeaderName; 9] = [
     header::ACCEPT,
@@ -27,9 +29,13 @@ const BACK: [HeaderName; 6] = [
     HeaderName::from_static("x-accel-buffering"),
 ];
 
-/// Copies what the server may see.
-pub fn copy_on(from: &HeaderMap, to: &mut HeaderMap) {
-    copy(from, to, &ON);
+/// Copies what the server may see. Where there are no sessions none is named: the node did not check it.
+pub fn copy_on(inbound: &Inbound, to: &mut HeaderMap) {
+    copy(&inbound.headers, to, &ON);
+    if inbound.is_modern() {
+        to.remove(SESSION);
+        to.remove("last-event-id");
+    }
 }
 
 /// Copies what the client may see. The body's length is not among it: it is that of the body that goes out.
@@ -79,7 +85,7 @@ mod tests {
             (HeaderName::from_static(name), value.parse().unwrap())
         };
         let (from, mut to) = (pairs.into_iter().map(pair).collect(), HeaderMap::new());
-        copy_on(&from, &mut to);
+        copy(&from, &mut to, &ON);
         let mut names: Vec<&str> = to.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["accept", "last-event-id", "mcp-param-x", "mcp-session-id"]);

@@ -3,9 +3,10 @@
 //! Messages that call no tool pass straight through. A call is followed by a task of its own ([`exchange`]), so that
 //! it is counted also when its client goes away (which in the eras before 2026-07-28 cancels nothing).
 
-mod client;
 mod exchange;
+mod gate;
 mod headers;
+mod link;
 mod sessions;
 
 use std::{sync::Arc, time::Duration};
@@ -28,16 +29,17 @@ use runtime::http::{Client as Pool, HttpError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::link::HttpLink;
 use self::{
-    client::Client,
     exchange::Exchange,
     sessions::{Session, Sessions},
 };
-use super::{UpstreamSettings, slot::Slot};
+use super::{
+    FRAMES, Tasks, UpstreamSettings,
+    client::{self, Client},
+    slot::Slot,
+};
 use crate::http::{Inbound, Kind, Post, SESSION, answer};
-
-/// Frames on their way to one client before the upstream is read no further.
-pub(super) const FRAMES: usize = 16;
 
 /// The server's address, its sessions and our connections to it.
 #[derive(Clone)]
@@ -50,6 +52,7 @@ struct Shared {
     pool: Pool,
     settings: UpstreamSettings,
     sessions: Sessions,
+    tasks: Arc<Tasks>,
     stopping: CancellationToken,
 }
 
@@ -62,6 +65,7 @@ impl HttpUpstream {
             pool: Pool::new(connect_patience, 1_024),
             settings,
             sessions: Sessions::new(settings),
+            tasks: Arc::default(),
             stopping: CancellationToken::new(),
         };
         Self { shared: Arc::new(shared) }
@@ -84,7 +88,7 @@ impl HttpUpstream {
             unreachable!("only a request is admitted");
         };
         let hint = permit.hint();
-        let slot = Arc::new(Slot::new(permit));
+        let slot = Arc::new(Slot::new(permit, &self.shared.tasks));
         if let Some(session) = &session {
             session.begin(&id.key, &slot)?;
         }
@@ -139,19 +143,25 @@ impl HttpUpstream {
     /// Forwards what is not counted.
     async fn pass(&self, post: Post, session: Option<Arc<Session>>) -> Result<Response, Refusal> {
         let begins = session.is_none();
+        let asked = post.asks_for_task(&self.shared.tasks);
         let response = self.send(self.request(Method::POST, &post.inbound, post.body)).await?;
         let named = response.headers().get(SESSION).and_then(|id| id.to_str().ok());
         if let Some(id) = named.filter(|_| begins && response.status().is_success()) {
             self.shared.sessions.bind(id, post.inbound.caller.state().key)?;
         }
-        self.hand_on(response, session.as_ref()).await
+        match (asked, &post.kind) {
+            (Some(asked), Kind::Request { id, .. }) if response.status().is_success() => {
+                self.clone().gate(response, asked, id.clone()).await
+            }
+            _ => self.hand_on(response, session.as_ref()).await,
+        }
     }
 
     fn request(&self, method: Method, inbound: &Inbound, body: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = self.shared.url.clone();
-        headers::copy_on(&inbound.headers, request.headers_mut());
+        headers::copy_on(inbound, request.headers_mut());
         request
     }
 
@@ -283,7 +293,7 @@ async fn forward(
         && let Some(data) = sse::data(frame)
         && let Ok(Message::Answer { id: Some(id), answer }) = read(&data)
         && let Some(slot) = session.call(&id.key())
-        && let Err(error) = slot.settle_by(answer, data.len())
+        && let Err(error) = slot.settle_by(answer, &data)
     {
         tracing::warn!(%error, "An answer on a resumed stream is not delivered");
         return false;

@@ -129,13 +129,13 @@ impl Sessions {
             (Mutex::default(), Mutex::new(Instant::now()), AtomicUsize::new(0));
         by_id
             .insert(id.to_owned(), Arc::new(Session { id: id.to_owned(), key, calls, used, uses }));
-        metrics::gauge!("mcp_connections").set(u32::try_from(by_id.len()).unwrap_or(u32::MAX));
+        metrics::gauge!("mcp_sessions").set(u32::try_from(by_id.len()).unwrap_or(u32::MAX));
         Ok(())
     }
 
     pub fn forget(&self, id: &str) {
         let mut by_id = self.by_id.lock();
         by_id.remove(id);
-        metrics::gauge!("mcp_connections").set(u32::try_from(by_id.len()).unwrap_or(u32::MAX));
+        metrics::gauge!("mcp_sessions").set(u32::try_from(by_id.len()).unwrap_or(u32::MAX));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A child has one client, as its author expects: its requests, its samplings and its state never mix with another
 //! caller's. Such servers know no sessions of their own; the id is ours. Absent on purpose: the revision without
-//! sessions (2026-07-28 and later): a client that asks for it is told which revisions there are.
+//! sessions (2026-07-28 and later), whose clients come through the bridge.
 
 mod child;
 mod lines;
@@ -18,17 +18,19 @@ use axum::{
 use bytes::Bytes;
 use mcp_node_core::Refusal;
 use parking_lot::Mutex;
+use schemas::KeyId;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::child::ServerCommand;
+pub(crate) use self::session::{Owed, Session};
 use self::{
     child::{Started, until_gone},
     lines::{log_lines, read_lines, write_lines},
-    session::{QUEUE, Session},
+    session::QUEUE,
     streams::{answered, takes_events},
 };
-use super::UpstreamSettings;
+use super::{Tasks, UpstreamSettings};
 use crate::http::{Inbound, Kind, Post, RequestId, SESSION, answer};
 
 /// How often sessions are looked at.
@@ -45,6 +47,7 @@ struct Shared {
     command: ServerCommand,
     settings: UpstreamSettings,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
+    tasks: Arc<Tasks>,
     stopping: CancellationToken,
     children: TaskTracker,
 }
@@ -57,6 +60,7 @@ impl StdioUpstream {
             command,
             settings,
             sessions: Mutex::default(),
+            tasks: Arc::default(),
             stopping: CancellationToken::new(),
             children: TaskTracker::new(),
         };
@@ -71,9 +75,6 @@ impl StdioUpstream {
     /// # Errors
     /// There is no such session of this caller, the call was refused, or the child is gone.
     pub async fn post(&self, post: Post) -> Result<Response, Refusal> {
-        if post.inbound.is_modern() {
-            return Err(Refusal::UnsupportedVersion);
-        }
         match &post.kind {
             Kind::Request { id, method, .. }
                 if method == "initialize" && post.inbound.session().is_none() =>
@@ -83,11 +84,17 @@ impl StdioUpstream {
             Kind::Request { id, .. } => {
                 let session = self.session(&post.inbound)?;
                 session.check_free(&id.key)?;
+                let asked = post.asks_for_task(&self.shared.tasks);
                 let permit = post.admit().await?;
                 let hint = permit.as_ref().and_then(crate::Permit::hint);
+                let owed = match (permit, asked) {
+                    (Some(permit), _) => Owed::Call(permit, self.shared.tasks.clone()),
+                    (None, Some(asked)) => Owed::Task(asked),
+                    (None, None) => Owed::Nothing,
+                };
                 let deadline = Instant::now() + self.shared.settings.request_patience;
                 let streams = takes_events(&post.inbound);
-                let pieces = session.request(id, &post.body, permit, streams, deadline).await?;
+                let pieces = session.request(id, &post.body, owed, streams, deadline).await?;
                 let mut response = answered(id, pieces).await.0;
                 if let Some(hint) = hint.filter(|_| response.status().is_success()) {
                     answer::hint(response.headers_mut(), hint);
@@ -150,11 +157,11 @@ impl StdioUpstream {
 
     /// Begins a session; it stays if the server takes it and the client is still there.
     async fn initialize(&self, post: &Post, id: &RequestId) -> Result<Response, Refusal> {
-        let session = self.begin(&post.inbound).await?;
+        let session = self.begin(post.inbound.caller.state().key).await?;
         let guard = session.end.clone().drop_guard();
         let deadline = Instant::now() + self.shared.settings.request_patience;
         let streams = takes_events(&post.inbound);
-        let pieces = session.request(id, &post.body, None, streams, deadline).await?;
+        let pieces = session.request(id, &post.body, Owed::Nothing, streams, deadline).await?;
         let (mut response, begun) = answered(id, pieces).await;
         if begun {
             guard.disarm();
@@ -164,7 +171,8 @@ impl StdioUpstream {
         Ok(response)
     }
 
-    async fn begin(&self, inbound: &Inbound) -> Result<Arc<Session>, Refusal> {
+    /// Starts a child for a session of a key.
+    pub(crate) async fn begin(&self, key: KeyId) -> Result<Arc<Session>, Refusal> {
         if self.shared.stopping.is_cancelled() {
             return Err(Refusal::Draining);
         }
@@ -180,7 +188,7 @@ impl StdioUpstream {
         })?;
         let (input, lines) = mpsc::channel(QUEUE);
         let end = CancellationToken::new();
-        let session = Session::new(id.clone(), inbound.caller.state().key, input, end);
+        let session = Session::new(id.clone(), key, input, end);
         self.shared.sessions.lock().insert(id, session.clone());
         self.count();
         self.shared.children.spawn(self.clone().look_after(session.clone(), started, lines));
@@ -223,7 +231,7 @@ impl StdioUpstream {
 
     fn count(&self) {
         let open = self.shared.sessions.lock().len();
-        metrics::gauge!("mcp_connections").set(u32::try_from(open).unwrap_or(u32::MAX));
+        metrics::gauge!("mcp_sessions").set(u32::try_from(open).unwrap_or(u32::MAX));
     }
 
     async fn sweep(self) {

@@ -18,23 +18,16 @@ use schemas::{KeyId, Outcome};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{http::RequestId, meter::Permit, upstream::ID_IN_USE};
+use crate::{
+    http::RequestId,
+    meter::Permit,
+    upstream::{Asked, ID_IN_USE, Piece, Tasks},
+};
 
 /// Messages of a server that wait for a stream. The oldest go first when there are more.
 const MOST_WAITING: usize = 256;
 /// Messages on their way to one stream before the server is read no further.
 pub const QUEUE: usize = 64;
-
-/// What a waiting request is sent.
-#[derive(Debug)]
-pub enum Piece {
-    /// A message of the server on the way to the answer.
-    Message(Bytes),
-    /// The answer, and whether it is an error. Nothing follows.
-    Answer(Bytes, bool),
-    /// There will be no answer.
-    Refused(Refusal),
-}
 
 /// A request that waits for its answer.
 struct Waiting {
@@ -42,8 +35,16 @@ struct Waiting {
     raw_id: String,
     to: mpsc::Sender<Piece>,
     takes_messages: bool,
-    permit: Option<Permit>,
+    owed: Owed,
     deadline: Instant,
+}
+
+/// What must be recorded before an answer goes on.
+pub enum Owed {
+    Nothing,
+    Call(Permit, Arc<Tasks>),
+    /// The result of a task, if the answer delivers one.
+    Task(Asked),
 }
 
 #[derive(Default)]
@@ -108,7 +109,7 @@ impl Session {
         &self,
         id: &RequestId,
         message: &[u8],
-        permit: Option<Permit>,
+        owed: Owed,
         takes_messages: bool,
         deadline: Instant,
     ) -> Result<mpsc::Receiver<Piece>, Refusal> {
@@ -120,7 +121,7 @@ impl Session {
             }
             routes.next += 1;
             let (number, raw_id) = (routes.next, id.raw.clone());
-            let waiting = Waiting { number, raw_id, to, takes_messages, permit, deadline };
+            let waiting = Waiting { number, raw_id, to, takes_messages, owed, deadline };
             routes.waiting.insert(id.key.clone(), waiting);
         }
         if self.end.is_cancelled() {
@@ -140,8 +141,7 @@ impl Session {
     fn fail(&self, id: &IdKey, outcome: Outcome, refusal: &Refusal) {
         let waiting = self.routes.lock().waiting.remove(id);
         if let Some(waiting) = waiting {
-            let refusal =
-                settle(waiting.permit, outcome, 0).err().unwrap_or_else(|| refusal.clone());
+            let refusal = waiting.owed.settle(outcome, 0).err().unwrap_or_else(|| refusal.clone());
             // Nobody may be listening; who does not read learns it from the closed channel.
             drop(waiting.to.try_send(Piece::Refused(refusal)));
         }
@@ -175,12 +175,26 @@ impl Session {
             tracing::debug!("An answer came that nobody waits for");
             return;
         };
-        let settled = settle(waiting.permit, billable::outcome(answer), line.len());
-        let piece = match settled {
-            Ok(()) => Piece::Answer(line, answer == Answer::Error),
+        let (to, error) = (waiting.to, answer == Answer::Error);
+        let piece = move |counted: Result<(), Refusal>, line| match counted {
+            Ok(()) => Piece::Answer(line, error),
             Err(refusal) => Piece::Refused(refusal),
         };
-        drop(waiting.to.send(piece).await); // A client that went away is counted all the same.
+        // A client that went away is counted all the same.
+        if let Owed::Task(asked) = waiting.owed {
+            // It may have to wait for a lease: the child's other answers do not.
+            tokio::spawn(async move {
+                let counted = asked.count(&line).await;
+                drop(to.send(piece(counted, line)).await);
+            });
+            return;
+        }
+        let outcome = billable::outcome(answer);
+        if let (Owed::Call(permit, tasks), Outcome::TaskCreated) = (&waiting.owed, outcome) {
+            tasks.made(permit.key(), permit.tool(), &line);
+        }
+        let counted = waiting.owed.settle(outcome, line.len());
+        drop(to.send(piece(counted, line)).await);
     }
 
     /// Finds a stream for a message of the server.
@@ -258,7 +272,7 @@ impl Session {
     pub fn fail_all(&self) {
         let all = std::mem::take(&mut self.routes.lock().waiting);
         for waiting in all.into_values() {
-            let settled = settle(waiting.permit, Outcome::UpstreamError, 0);
+            let settled = waiting.owed.settle(Outcome::UpstreamError, 0);
             let refusal = settled.err().unwrap_or(Refusal::UpstreamUnreachable);
             drop(waiting.to.try_send(Piece::Refused(refusal))); // The closed channel says the same.
         }
@@ -266,7 +280,13 @@ impl Session {
     }
 }
 
-fn settle(permit: Option<Permit>, outcome: Outcome, bytes: usize) -> Result<(), Refusal> {
-    let Some(permit) = permit else { return Ok(()) };
-    permit.settle(outcome, bytes as u64).map_err(|_| Refusal::CannotRecord)
+impl Owed {
+    fn settle(self, outcome: Outcome, bytes: usize) -> Result<(), Refusal> {
+        match self {
+            Self::Call(permit, _) => {
+                permit.settle(outcome, bytes as u64).map_err(|_| Refusal::CannotRecord)
+            }
+            Self::Nothing | Self::Task(_) => Ok(()),
+        }
+    }
 }

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use mcp_node_core::Refusal;
 
-use super::session::Piece;
 use crate::{
     clock,
     http::{Inbound, RequestId, answer},
+    upstream::Piece,
 };
 
 /// How often a quiet stream shows that it lives.

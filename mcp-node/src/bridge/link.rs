@@ -1,0 +1,216 @@
+//! One conversation with the server, which one request at a time may use.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::http::{HeaderName, HeaderValue};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use mcp_node_core::{Refusal, message};
+use schemas::KeyId;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+
+use super::{Era, messages};
+use crate::{
+    http::{FIRST_MODERN, RequestId},
+    upstream::{Piece, Server, http::HttpLink, stdio},
+};
+
+/// How long a server may take to say what it speaks: one of the old era may say nothing at all.
+const PROBE: Duration = Duration::from_secs(10);
+
+/// The way to the server.
+#[derive(Clone)]
+pub enum Link {
+    Http(HttpLink),
+    Stdio(Arc<stdio::Session>),
+}
+
+/// A conversation that has begun.
+pub struct Opened {
+    pub link: Link,
+    pub era: Era,
+    /// The answer to `initialize` or `server/discover`.
+    pub hello: Bytes,
+}
+
+impl Link {
+    /// Asks; `target` = what `Mcp-Name` repeats, where the server speaks the new era.
+    pub async fn ask(
+        &self,
+        id: &RequestId,
+        body: Bytes,
+        new: Option<(&str, Option<&str>)>,
+        deadline: Instant,
+    ) -> Result<mpsc::Receiver<Piece>, Refusal> {
+        match self {
+            Self::Http(link) => Ok(link.ask(id.key.clone(), body, &mirrors(new))),
+            Self::Stdio(session) => {
+                let owed = stdio::Owed::Nothing;
+                session.request(id, &body, owed, true, deadline).await
+            }
+        }
+    }
+
+    /// Sends what has no answer.
+    pub async fn tell(&self, body: impl Into<Bytes>) -> Result<(), Refusal> {
+        match self {
+            Self::Http(link) => link.tell(body.into()).await,
+            Self::Stdio(session) => session.write(&body.into()).await,
+        }
+    }
+
+    /// What the server says of its own.
+    pub fn stream(&self) -> (Vec<Bytes>, mpsc::Receiver<Bytes>) {
+        match self {
+            Self::Http(link) => (vec![], link.stream()),
+            Self::Stdio(session) => session.open_stream(),
+        }
+    }
+
+    /// Whether it can be used again.
+    pub fn is_alive(&self) -> bool {
+        match self {
+            Self::Http(_) => true,
+            Self::Stdio(session) => !session.end.is_cancelled(),
+        }
+    }
+
+    /// Ends it.
+    pub async fn close(&self) {
+        match self {
+            Self::Http(link) => link.close().await,
+            Self::Stdio(session) => session.end.cancel(),
+        }
+    }
+
+    /// Asks, and waits for the answer alone.
+    pub async fn answer(
+        &self,
+        body: Bytes,
+        id: &RequestId,
+        new: Option<(&str, Option<&str>)>,
+        patience: Duration,
+    ) -> Result<(Bytes, bool), Refusal> {
+        let mut pieces = self.ask(id, body, new, Instant::now() + patience).await?;
+        let answer = async {
+            loop {
+                match pieces.recv().await {
+                    Some(Piece::Answer(line, error)) => return Ok((line, error)),
+                    Some(Piece::Refused(refusal)) => return Err(refusal),
+                    Some(Piece::Message(_)) => {}
+                    None => return Err(Refusal::UpstreamUnreachable),
+                }
+            }
+        };
+        timeout(patience, answer).await.map_err(|_| Refusal::UpstreamTimeout)?
+    }
+}
+
+impl Opened {
+    /// What the server speaks.
+    pub async fn probe(server: &Server) -> Result<Era, Refusal> {
+        match server {
+            Server::Http(http) => {
+                let link = Link::Http(HttpLink::new(http, FIRST_MODERN));
+                Ok(link.discovered("{}").await?.map_or(Era::Old, |_| Era::New))
+            }
+            Server::Stdio(_) => {
+                let opened = Self::begin(server, KeyId(uuid::Uuid::nil()), "{}", None).await?;
+                opened.link.close().await;
+                Ok(opened.era)
+            }
+        }
+    }
+
+    /// Begins a conversation for a key whose client can do so and so (JSON); `era` = what is known of the server.
+    pub async fn begin(
+        server: &Server,
+        key: KeyId,
+        capabilities: &str,
+        era: Option<Era>,
+    ) -> Result<Self, Refusal> {
+        match server {
+            Server::Http(http) if era == Some(Era::New) => {
+                let link = Link::Http(HttpLink::new(http, FIRST_MODERN));
+                let hello = link.discovered(capabilities).await?.ok_or(Refusal::UpstreamInvalid)?;
+                Ok(Self { link, era: Era::New, hello })
+            }
+            Server::Http(http) => {
+                let hello = messages::initialize(capabilities).into();
+                let (mut link, hello) = HttpLink::begin(http, hello).await?;
+                link.speaks(&messages::agreed(&hello).ok_or(Refusal::UpstreamInvalid)?);
+                let link = Link::Http(link);
+                link.tell(messages::INITIALIZED).await?;
+                Ok(Self { link, era: Era::Old, hello })
+            }
+            Server::Stdio(stdio) => {
+                let link = Link::Stdio(stdio.begin(key).await?);
+                let begun = link.begin_child(capabilities, era).await;
+                if begun.is_err() {
+                    link.close().await;
+                }
+                let (era, hello) = begun?;
+                Ok(Self { link, era, hello })
+            }
+        }
+    }
+}
+
+impl Link {
+    /// The answer to `server/discover`, if it is one of the new era.
+    async fn discovered(&self, capabilities: &str) -> Result<Option<Bytes>, Refusal> {
+        let ask = messages::discover(capabilities).into();
+        match self.answer(ask, &messages::first(), Some(("server/discover", None)), PROBE).await {
+            Ok((answer, false)) if messages::speaks_new(&answer) => Ok(Some(answer)),
+            Ok(_)
+            | Err(Refusal::UpstreamTimeout | Refusal::UpstreamInvalid | Refusal::SessionNotFound) => {
+                Ok(None)
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The first words with a child: those of the new era if it may speak it, else those of the old.
+    async fn begin_child(
+        &self,
+        capabilities: &str,
+        era: Option<Era>,
+    ) -> Result<(Era, Bytes), Refusal> {
+        if era != Some(Era::Old)
+            && let Some(hello) = self.discovered(capabilities).await?
+        {
+            return Ok((Era::New, hello));
+        }
+        let ask = messages::initialize(capabilities).into();
+        let (hello, error) = self.answer(ask, &messages::second(), None, PROBE).await?;
+        if error || messages::agreed(&hello).is_none() {
+            return Err(Refusal::UpstreamInvalid);
+        }
+        self.tell(messages::INITIALIZED).await?;
+        Ok((Era::Old, hello))
+    }
+}
+
+/// The headers that repeat the body.
+fn mirrors(new: Option<(&str, Option<&str>)>) -> Vec<(HeaderName, HeaderValue)> {
+    let Some((method, target)) = new else { return vec![] };
+    let plain = |text: &str| {
+        text.bytes().all(|byte| (0x21..0x7f).contains(&byte)) && !text.starts_with("=?")
+    };
+    let value = |text: &str| {
+        let encoded = || format!("=?base64?{}?=", STANDARD.encode(text));
+        let text = if plain(text) { text.to_owned() } else { encoded() };
+        HeaderValue::from_str(&text).expect("visible ASCII is a header's value")
+    };
+    let named = target.map(|target| (HeaderName::from_static("mcp-name"), value(target)));
+    [(HeaderName::from_static("mcp-method"), value(method))].into_iter().chain(named).collect()
+}
+
+/// An id of ours.
+pub fn wire_id(number: u64) -> RequestId {
+    let raw = format!("\"tb-{number}\"");
+    RequestId { key: message::Id { raw: &raw }.key(), raw }
+}

@@ -1,0 +1,232 @@
+//! Clients of older revisions in front of a server that speaks 2026-07-28 alone.
+//!
+//! The session is ours: the server knows none. What the client said of itself at the beginning is said again with every
+//! request; what the server needs (`input_required`) is asked of the client in the middle of its call, as it expects.
+//! One call of the client is one call, however many rounds the server needs: it is recorded once, at its end.
+
+mod rounds;
+mod session;
+
+use std::{collections::HashMap, sync::Arc};
+
+use axum::{
+    http::{HeaderValue, StatusCode},
+    response::{IntoResponse, Response},
+};
+use mcp_node_core::{
+    Refusal,
+    message::{Message, read},
+};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::{rounds::Rounds, session::Session};
+use super::{Era, link::Opened, messages};
+use crate::{
+    http::{Inbound, Kind, Post, RequestId, SESSION, answer},
+    upstream::{Server, Tasks, UpstreamSettings, client::Client},
+};
+
+/// The bridge of one server.
+pub struct ToNew {
+    server: Arc<Server>,
+    settings: UpstreamSettings,
+    tasks: Arc<Tasks>,
+    sessions: Mutex<HashMap<String, Arc<Session>>>,
+    stopping: CancellationToken,
+}
+
+impl ToNew {
+    pub fn new(server: &Arc<Server>, settings: UpstreamSettings) -> Self {
+        let (tasks, sessions) = (Arc::default(), Mutex::default());
+        Self {
+            server: server.clone(),
+            settings,
+            tasks,
+            sessions,
+            stopping: CancellationToken::new(),
+        }
+    }
+
+    /// Whether the session that a request names was begun here.
+    pub fn has(&self, inbound: &Inbound) -> bool {
+        inbound.session().is_some_and(|id| self.sessions.lock().contains_key(id))
+    }
+
+    /// Begins a session.
+    ///
+    /// # Errors
+    /// There are too many, or the server cannot be reached.
+    pub async fn initialize(&self, post: &Post, id: &RequestId) -> Result<Response, Refusal> {
+        self.sweep().await;
+        if self.sessions.lock().len() >= self.settings.max_sessions {
+            return Err(Refusal::TooManySessions);
+        }
+        let said = messages::params(&post.body).unwrap_or_default();
+        let raw =
+            |name: &str, other: &str| said.get(name).map_or(other, |raw| raw.get()).to_owned();
+        let capabilities = raw("capabilities", "{}");
+        let client = said.get("clientInfo").map(|raw| raw.get());
+        let key = post.inbound.caller.state().key;
+        let opened = Opened::begin(&self.server, key, &capabilities, Some(Era::New)).await?;
+        let version = messages::text(&said, "protocolVersion").unwrap_or_default();
+        let told = messages::initialized(&id.raw, &opened.hello, &version);
+        let told = told.ok_or(Refusal::UpstreamInvalid)?;
+        let session = Session::new(key, opened.link, messages::meta(&capabilities, client))?;
+        let mut response = answer::json(StatusCode::OK, told);
+        let name = HeaderValue::from_str(&session.id).expect("an id of ours is hexadecimal");
+        response.headers_mut().insert(SESSION, name);
+        self.sessions.lock().insert(session.id.clone(), session);
+        self.measure();
+        Ok(response)
+    }
+
+    /// Serves a message of a session.
+    ///
+    /// # Errors
+    /// There is no such session of this caller, or the call was refused.
+    pub async fn post(&self, post: Post) -> Result<Response, Refusal> {
+        let session = self.session(&post.inbound)?;
+        match &post.kind {
+            Kind::Answer => {
+                if let Ok(Message::Answer { id: Some(id), .. }) = read(&post.body) {
+                    session.heard(&id.key(), post.body.clone());
+                }
+                Ok(StatusCode::ACCEPTED.into_response())
+            }
+            Kind::Notification { cancels } => {
+                if let Some(id) = cancels {
+                    session.cancel(id);
+                }
+                Ok(StatusCode::ACCEPTED.into_response())
+            }
+            Kind::Request { id, method, target, .. } => {
+                let done = answer::json(StatusCode::OK, messages::answer(&id.raw, "{}"));
+                match method.as_str() {
+                    "ping" => Ok(done),
+                    "logging/setLevel" => {
+                        session.set_level(&post.body)?;
+                        Ok(done)
+                    }
+                    "resources/subscribe" => {
+                        session.subscribe(target_uri(&post)?, true);
+                        Ok(done)
+                    }
+                    "resources/unsubscribe" => {
+                        session.subscribe(target_uri(&post)?, false);
+                        Ok(done)
+                    }
+                    _ => {
+                        let (id, method, target) = (id.clone(), method.clone(), target.clone());
+                        self.call(session, post, id, method, target).await
+                    }
+                }
+            }
+        }
+    }
+
+    async fn call(
+        &self,
+        session: Arc<Session>,
+        post: Post,
+        id: RequestId,
+        method: String,
+        target: Option<String>,
+    ) -> Result<Response, Refusal> {
+        let cancelled = session.begin(&id.key)?;
+        let permit = match post.admit().await {
+            Ok(permit) => permit,
+            Err(refusal) => {
+                session.end(&id.key);
+                return Err(refusal);
+            }
+        };
+        let (client, response) = Client::new(permit.as_ref().and_then(crate::Permit::hint));
+        let rounds = Rounds {
+            session,
+            body: post.body.clone(),
+            id,
+            method,
+            target,
+            permit,
+            tasks: self.tasks.clone(),
+            client,
+            streaming: false,
+            cancelled,
+            deadline: Instant::now() + self.settings.request_patience,
+        };
+        tokio::spawn(rounds.run());
+        response.await.map_err(|_| Refusal::UpstreamUnreachable)
+    }
+
+    /// Opens the session's own stream.
+    ///
+    /// # Errors
+    /// There is no such session of this caller.
+    pub fn get(&self, inbound: &Inbound) -> Result<Response, Refusal> {
+        let session = self.session(inbound)?;
+        Ok(session.stream(self.stopping.child_token()))
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// There is no such session of this caller.
+    pub async fn delete(&self, inbound: &Inbound) -> Result<Response, Refusal> {
+        let session = self.session(inbound)?;
+        self.sessions.lock().remove(&session.id);
+        self.measure();
+        session.close().await;
+        Ok(StatusCode::NO_CONTENT.into_response())
+    }
+
+    /// Ends streams that would never end by themselves.
+    pub fn end_streams(&self) {
+        self.stopping.cancel();
+    }
+
+    /// Ends all sessions.
+    pub async fn stop(&self) {
+        self.stopping.cancel();
+        let all = std::mem::take(&mut *self.sessions.lock());
+        for session in all.into_values() {
+            session.close().await;
+        }
+    }
+
+    fn session(&self, inbound: &Inbound) -> Result<Arc<Session>, Refusal> {
+        let found = inbound.session().and_then(|id| self.sessions.lock().get(id).cloned());
+        let key = inbound.caller.state().key;
+        let session = found.filter(|session| session.key == key && session.is_alive());
+        let session = session.ok_or(Refusal::SessionNotFound)?;
+        session.touch();
+        Ok(session)
+    }
+
+    /// Ends sessions that nobody used for long, or whose server is gone.
+    async fn sweep(&self) {
+        let most = self.settings.session_idle;
+        let mut ended = vec![];
+        self.sessions.lock().retain(|_, session| {
+            let keep = session.is_alive() && session.idle() < most;
+            if !keep {
+                ended.push(session.clone());
+            }
+            keep
+        });
+        for session in ended {
+            session.close().await;
+        }
+    }
+
+    fn measure(&self) {
+        let open = self.sessions.lock().len();
+        metrics::gauge!("mcp_sessions_bridged").set(u32::try_from(open).unwrap_or(u32::MAX));
+    }
+}
+
+fn target_uri(post: &Post) -> Result<String, Refusal> {
+    let uri = messages::params(&post.body).and_then(|params| messages::text(&params, "uri"));
+    uri.ok_or(Refusal::InvalidParams("`params.uri` must name a resource."))
+}

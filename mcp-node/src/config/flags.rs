@@ -1,0 +1,119 @@
+//! What may be said on the command line: each setting once, under the name that it has in the file.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::Parser;
+use runtime::settings::Secret;
+use schemas::NodeId;
+
+use super::File;
+
+/// Meters the tool calls of an MCP server: `mcp-node --upstream URL`, or `mcp-node -- command args`.
+#[derive(Debug, Parser)]
+#[command(name = "mcp-node", version)]
+pub struct Flags {
+    /// A TOML file of settings.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The address of the MCP server, if it speaks Streamable HTTP.
+    #[arg(long, visible_alias = "upstream-url", value_name = "URL")]
+    upstream: Option<String>,
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Where to listen, without a port.
+    #[arg(long, value_name = "ADDRESS")]
+    server_host: Option<IpAddr>,
+    /// At which port to listen.
+    #[arg(long, value_name = "PORT")]
+    server_port: Option<u16>,
+    /// Where to serve /health, /ready and /metrics instead of beside /mcp.
+    #[arg(long, value_name = "HOST:PORT")]
+    ops_listen: Option<String>,
+    /// Where NATS is.
+    #[arg(long, value_name = "URL")]
+    nats_url: Option<String>,
+    /// The node's name, if the spool folder has none yet.
+    #[arg(long, value_name = "NAME")]
+    node_id: Option<NodeId>,
+    /// The folder that keeps what the ledger has not counted yet.
+    #[arg(long, value_name = "DIR")]
+    spool_dir: Option<PathBuf>,
+    /// How much the folder may hold before no more calls are served.
+    #[arg(long, value_name = "BYTES")]
+    spool_max_bytes: Option<u64>,
+    /// The largest request.
+    #[arg(long, value_name = "BYTES")]
+    max_request_size: Option<usize>,
+    /// The largest answer, or event of a stream.
+    #[arg(long, value_name = "BYTES")]
+    max_answer_size: Option<usize>,
+    /// The most connections of clients at a time.
+    #[arg(long, value_name = "COUNT")]
+    max_connections: Option<usize>,
+    /// The most sessions at a time.
+    #[arg(long, value_name = "COUNT")]
+    max_sessions: Option<usize>,
+    /// How long a connection to the server, the head or the body of a request may take.
+    #[arg(long, value_name = "MS")]
+    connection_timeout: Option<u64>,
+    /// How long the server may take to answer.
+    #[arg(long, value_name = "MS")]
+    request_timeout: Option<u64>,
+    /// After how long a session that nobody uses ends.
+    #[arg(long, value_name = "MS")]
+    session_idle_ms: Option<u64>,
+    /// How long running calls may take at a stop.
+    #[arg(long, value_name = "MS")]
+    drain_ms: Option<u64>,
+    /// How long the log may take at a stop to have everything.
+    #[arg(long, value_name = "MS")]
+    flush_ms: Option<u64>,
+    /// From where pages in browsers may call, comma-separated.
+    #[arg(long, value_name = "ORIGINS")]
+    allowed_origins: Option<String>,
+    /// By which names the node may be called, comma-separated.
+    #[arg(long, value_name = "HOSTS")]
+    allowed_hosts: Option<String>,
+    /// error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// text or json.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Who runs this node: stands in log lines that know no other tenant.
+    #[arg(long, value_name = "ID")]
+    tenant_id: Option<String>,
+    /// The organization that stands in log lines.
+    #[arg(long, value_name = "ID")]
+    organization_id: Option<String>,
+    /// The command that serves MCP on standard input and output.
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+impl Flags {
+    /// Writes what was said over `file`, and returns the server's command.
+    pub(super) fn over(self, file: &mut File) -> Vec<String> {
+        /// Fields that are a value in the file, then fields that may be missing there too.
+        macro_rules! over {
+            ($($value:ident)*; $($option:ident)*) => {
+                $(if let Some(said) = self.$value {
+                    file.$value = said;
+                })*
+                $(file.$option = self.$option.or(file.$option.take());)*
+            };
+        }
+        over!(
+            server_host server_port spool_dir spool_max_bytes max_request_size max_answer_size max_connections
+            max_sessions connection_timeout request_timeout session_idle_ms drain_ms flush_ms allowed_origins
+            allowed_hosts log_level;
+            listen ops_listen node_id log_format tenant_id organization_id
+        );
+        if let Some(url) = self.nats_url {
+            file.nats_url = Secret::new(url);
+        }
+        file.upstream_url = self.upstream.or(file.upstream_url.take());
+        self.command
+    }
+}

@@ -1,0 +1,131 @@
+//! Connections of clients: how many there may be, how long the head of a request may take, and an end in order.
+//!
+//! A connection on which no head of a request comes in time is closed, be it slow on purpose or only idle: clients
+//! open another. Absent on purpose: TLS (a proxy's work) and HTTP/2 (one connection a client is cheap enough).
+
+use std::{
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use axum::{Router, body::Body, extract::Request};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mcp_node_core::Refusal;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+use super::answer;
+use crate::clock;
+
+/// How long to wait when the system gives no connection: most often it is out of file descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long one that is too many is heard.
+const TURNED_AWAY: Duration = Duration::from_secs(1);
+
+/// How clients may connect.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenSettings {
+    /// The most connections at a time.
+    pub most_connections: usize,
+    /// How long the head of a request may take to come, from the end of the one before.
+    pub head_patience: Duration,
+}
+
+/// The number of a connection, from 1, unique within the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionId(pub u64);
+
+/// Serves `router` until `stop`; then no new connection is taken, running requests end, and this returns.
+///
+/// # Errors
+/// None as of now: a failure to take a connection is waited out.
+pub async fn listen(
+    listener: TcpListener,
+    router: Router,
+    settings: ListenSettings,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    let open = TaskTracker::new();
+    while let Some(taken) = stop.run_until_cancelled(listener.accept()).await {
+        let connection = match taken {
+            Ok((connection, _)) => connection,
+            Err(error) => {
+                tracing::warn!(%error, "Cannot take a connection");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        if open.len() >= settings.most_connections {
+            metrics::counter!("mcp_connections_refused_total").increment(1);
+            tokio::spawn(turn_away(connection));
+            continue;
+        }
+        let number = ConnectionId(NUMBER.fetch_add(1, Ordering::Relaxed));
+        metrics::gauge!("mcp_connections").increment(1);
+        open.spawn(serve(connection, router.clone(), number, settings, stop.clone()));
+    }
+    open.close();
+    open.wait().await;
+    Ok(())
+}
+
+async fn serve(
+    connection: TcpStream,
+    router: Router,
+    number: ConnectionId,
+    settings: ListenSettings,
+    stop: CancellationToken,
+) {
+    // A frame of a stream must not wait for the next.
+    if let Err(error) = connection.set_nodelay(true) {
+        tracing::debug!(%error, "A connection delays small writes");
+    }
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(number);
+        router.clone().oneshot(request.map(Body::new))
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(settings.head_patience);
+    let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(connection), service));
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, connection = number.0, "A connection broke off");
+    }
+    metrics::gauge!("mcp_connections").decrement(1);
+}
+
+/// Says that there are too many, and closes.
+async fn turn_away(mut connection: TcpStream) {
+    let refusal = Refusal::TooManyConnections;
+    let body = answer::error(&refusal, None, clock::wall());
+    let head = format!(
+        "HTTP/1.1 {} Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         retry-after: 10\r\nconnection: close\r\n\r\n",
+        refusal.status(),
+        body.len()
+    );
+    let said = tokio::time::timeout(TURNED_AWAY, async {
+        // A client that is answered before it has asked, or cut off while it asks, would not see the answer.
+        let mut thrown_away = vec![0; 16 * 1024];
+        let _ = connection.read(&mut thrown_away).await?;
+        connection.write_all(head.as_bytes()).await?;
+        connection.write_all(&body).await?;
+        connection.shutdown().await?;
+        while connection.read(&mut thrown_away).await? > 0 {}
+        Ok::<_, io::Error>(())
+    });
+    drop(said.await); // Whoever does not listen learns nothing.
+}

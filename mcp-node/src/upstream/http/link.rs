@@ -1,0 +1,225 @@
+//! One request at a time to a server over Streamable HTTP, in a session or without: what the bridge speaks through.
+
+use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use mcp_node_core::{
+    Refusal,
+    message::{Answer, IdKey, Message, read},
+    sse::{self, Splitter},
+};
+use tokio::sync::mpsc;
+
+use super::{FRAMES, HttpUpstream, is_events};
+use crate::{
+    http::{SESSION, VERSION},
+    upstream::Piece,
+};
+
+/// A way to the server.
+#[derive(Clone)]
+pub struct HttpLink {
+    upstream: HttpUpstream,
+    /// What is said with every request: the revision, and the session if there is one.
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl HttpLink {
+    /// Without a session yet, in a revision.
+    pub fn new(upstream: &HttpUpstream, version: &str) -> Self {
+        let version = HeaderValue::from_str(version).ok();
+        let headers = version.map(|version| (HeaderName::from_static(VERSION), version));
+        Self { upstream: upstream.clone(), headers: headers.into_iter().collect() }
+    }
+
+    /// Begins a session by an `initialize`, and returns the way within it and the answer.
+    pub async fn begin(
+        upstream: &HttpUpstream,
+        initialize: Bytes,
+    ) -> Result<(Self, Bytes), Refusal> {
+        let bare = Self { upstream: upstream.clone(), headers: vec![] };
+        let response = upstream.send(bare.request(Method::POST, initialize, &[])).await?;
+        let session = response.headers().get(SESSION).cloned();
+        let message = upstream.message(response).await?;
+        let named = session.map(|id| (HeaderName::from_static(SESSION), id));
+        Ok((Self { headers: named.into_iter().collect(), ..bare }, message))
+    }
+
+    /// The revision that was agreed on, from now on.
+    pub fn speaks(&mut self, version: &str) {
+        if let Ok(version) = HeaderValue::from_str(version) {
+            self.headers.push((HeaderName::from_static(VERSION), version));
+        }
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        body: Bytes,
+        more: &[(HeaderName, HeaderValue)],
+    ) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = self.upstream.shared.url.clone();
+        let (json, both) = ("application/json", "application/json, text/event-stream");
+        let fixed = [(header::CONTENT_TYPE, json), (header::ACCEPT, both)];
+        let fixed = fixed.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        request.headers_mut().extend(fixed);
+        request.headers_mut().extend(self.headers.iter().chain(more).cloned());
+        request
+    }
+
+    /// Asks; what comes back arrives piece by piece. Dropping the pieces ends the request.
+    pub fn ask(
+        &self,
+        id: IdKey,
+        body: Bytes,
+        more: &[(HeaderName, HeaderValue)],
+    ) -> mpsc::Receiver<Piece> {
+        let (to, pieces) = mpsc::channel(FRAMES);
+        let (upstream, request) = (self.upstream.clone(), self.request(Method::POST, body, more));
+        let in_session = self.headers.iter().any(|(name, _)| name == SESSION);
+        tokio::spawn(async move {
+            let last = tokio::select! {
+                last = upstream.exchange(request, &id, in_session, &to) => last,
+                () = to.closed() => return,
+            };
+            drop(to.send(last).await); // Nobody waits for it any more.
+        });
+        pieces
+    }
+
+    /// Sends what has no answer.
+    pub async fn tell(&self, body: Bytes) -> Result<(), Refusal> {
+        let response = self.upstream.send(self.request(Method::POST, body, &[])).await?;
+        let status = response.status();
+        if status.is_success() { Ok(()) } else { Err(Refusal::UpstreamInvalid) }
+    }
+
+    /// The server's own stream of the session; it ends at once if there is none.
+    pub fn stream(&self) -> mpsc::Receiver<Bytes> {
+        let (to, messages) = mpsc::channel(FRAMES);
+        let (upstream, request) =
+            (self.upstream.clone(), self.request(Method::GET, Bytes::new(), &[]));
+        tokio::spawn(async move {
+            let Ok(response) = upstream.send(request).await else { return };
+            if response.status().is_success() && is_events(&response) {
+                let mut events = upstream.events(response.into_body());
+                loop {
+                    let data = tokio::select! {
+                        data = events.next() => data,
+                        () = to.closed() => return,
+                    };
+                    let Ok(Some(data)) = data else { return };
+                    drop(to.send(data).await); // Whether anybody listens is asked above.
+                }
+            }
+        });
+        messages
+    }
+
+    /// Ends the session, if there is one.
+    pub async fn close(&self) {
+        if self.headers.iter().any(|(name, _)| name == SESSION) {
+            drop(self.upstream.send(self.request(Method::DELETE, Bytes::new(), &[])).await); // It ends by itself too.
+        }
+    }
+}
+
+impl HttpUpstream {
+    /// One request until its answer; returns the last piece.
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        id: &IdKey,
+        in_session: bool,
+        to: &mpsc::Sender<Piece>,
+    ) -> Piece {
+        let response = match self.send(request).await {
+            Ok(response) => response,
+            Err(refusal) => return Piece::Refused(refusal),
+        };
+        let status = response.status();
+        if status == StatusCode::NOT_FOUND && in_session {
+            return Piece::Refused(Refusal::SessionNotFound);
+        }
+        if !is_events(&response) {
+            return match self.whole(response.into_body()).await {
+                Ok(body) => last(body, id, !status.is_success()),
+                Err(refusal) => Piece::Refused(refusal),
+            };
+        }
+        let mut events = self.events(response.into_body());
+        loop {
+            match events.next().await {
+                Ok(Some(data)) if is_answer_to(&data, id) => return last(data, id, false),
+                Ok(Some(data)) => drop(to.send(Piece::Message(data)).await), // Whoever asked may be gone.
+                Ok(None) => return Piece::Refused(Refusal::UpstreamInvalid),
+                Err(refusal) => return Piece::Refused(refusal),
+            }
+        }
+    }
+
+    fn events(&self, body: Incoming) -> Events {
+        Events { body, splitter: Splitter::new(self.shared.settings.max_answer_bytes) }
+    }
+
+    /// The one message of an answer, be it JSON or a stream.
+    pub(super) async fn message(
+        &self,
+        response: axum::http::Response<Incoming>,
+    ) -> Result<Bytes, Refusal> {
+        if !is_events(&response) {
+            return self.whole(response.into_body()).await;
+        }
+        let mut events = self.events(response.into_body());
+        while let Some(data) = events.next().await? {
+            if matches!(read(&data), Ok(Message::Answer { .. })) {
+                return Ok(data);
+            }
+        }
+        Err(Refusal::UpstreamInvalid)
+    }
+}
+
+/// The data of the events of one stream.
+struct Events {
+    body: Incoming,
+    splitter: Splitter,
+}
+
+impl Events {
+    /// The next that has data; `None` = the stream has ended.
+    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+        loop {
+            while let Some(frame) =
+                self.splitter.next_frame().map_err(|_| Refusal::UpstreamInvalid)?
+            {
+                let data = sse::data(&frame).filter(|data| !data.is_empty());
+                if let Some(data) = data {
+                    return Ok(Some(Bytes::copy_from_slice(&data)));
+                }
+            }
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            let frame = frame.map_err(|_| Refusal::UpstreamUnreachable)?;
+            self.splitter.push(&frame.into_data().unwrap_or_default());
+        }
+    }
+}
+
+fn is_answer_to(message: &[u8], id: &IdKey) -> bool {
+    matches!(read(message), Ok(Message::Answer { id: Some(found), .. }) if found.key() == *id)
+}
+
+/// The answer in `body`; one that names no request is ours if the HTTP status says that it failed.
+fn last(body: Bytes, id: &IdKey, failed: bool) -> Piece {
+    let error = match read(&body) {
+        Ok(Message::Answer { id: Some(found), answer }) if found.key() == *id => {
+            answer == Answer::Error
+        }
+        Ok(Message::Answer { id: None, answer: Answer::Error }) if failed => true,
+        _ => return Piece::Refused(Refusal::UpstreamInvalid),
+    };
+    Piece::Answer(body, error)
+}

@@ -1,0 +1,94 @@
+//! The official conformance suite, against our fixture and then through a node with everything switched on: keys,
+//! a hard quota, the spool, the publisher.
+
+use std::{path::Path, time::Duration};
+
+use mcp_fixture::{Fixture, Speaks};
+use schemas::Record;
+use stack::Conformance;
+use tokio::process::Command;
+
+use crate::rig::{Rig, SECRET, http_upstream_with, settings, until};
+
+/// What a revision asks for, and how many scenarios that is.
+const REVISIONS: [(&str, usize); 2] = [("2025-11-25", 30), ("2026-07-28", 37)];
+
+/// What the suite says of a server.
+pub struct Verdict {
+    pub passed: Vec<String>,
+    pub failed: Vec<String>,
+    /// Scenarios that the revision does not require, and that failed.
+    beside: Vec<String>,
+    pub said: String,
+}
+
+pub async fn judge(url: &str, revision: &str, results: &Path) -> Verdict {
+    let (program, args) =
+        Conformance::fetch().await.unwrap().server_command(url, revision, results);
+    let running = Command::new(program).args(args).kill_on_drop(true).output();
+    let output = tokio::time::timeout(Duration::from_secs(180), running).await;
+    let output = output.expect("the suite ends").unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let summary = said.split("=== SUMMARY ===").nth(1).unwrap_or_else(|| panic!("{said}"));
+    let (required, beside) = summary.split_once("Not scored").unwrap_or((summary, ""));
+    let named = |text: &str, mark: char, end: char| -> Vec<String> {
+        let lines = text.lines().filter_map(|line| line.trim().strip_prefix(mark));
+        lines.filter_map(|line| Some(line.split_once(end)?.0.trim().to_owned())).collect()
+    };
+    let extra: Vec<String> = ['✓', '✗'].iter().flat_map(|mark| named(beside, *mark, '(')).collect();
+    let mut passed = named(required, '✓', ':');
+    let mut failed = named(required, '✗', ':');
+    passed.retain(|name| !extra.contains(name));
+    failed.retain(|name| !extra.contains(name));
+    Verdict { passed, failed, beside: named(beside, '✗', '('), said }
+}
+
+impl Verdict {
+    #[track_caller]
+    fn is_whole(&self, whose: &str, count: usize) {
+        eprintln!(
+            "{whose}: {} passed, failed {:?}; not required and failed: {:?}",
+            self.passed.len(),
+            self.failed,
+            self.beside
+        );
+        assert!(self.failed.is_empty(), "{whose} fails {:?}\n{}", self.failed, self.said);
+        assert!(
+            self.passed.len() >= count,
+            "{whose}: {} of {count}\n{}",
+            self.passed.len(),
+            self.said
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fixture_passes_the_official_suite() {
+    let (url, results) = (Fixture::serve(Speaks::All).await.unwrap(), tempfile::tempdir().unwrap());
+    for (revision, count) in REVISIONS {
+        judge(&url, revision, results.path()).await.is_whole(revision, count);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_suite_passes_through_the_node() {
+    let results = tempfile::tempdir().unwrap();
+    let settings = mcp_node::upstream::UpstreamSettings { max_sessions: 1_000, ..settings() };
+    let rig =
+        Rig::start(http_upstream_with(&Fixture::serve(Speaks::All).await.unwrap(), settings)).await;
+    let key = rig.ledger().key(SECRET, Some(10_000)).await;
+    until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
+    let url = rig.open_keyed(SECRET).await;
+    for (revision, count) in REVISIONS {
+        judge(&url, revision, results.path()).await.is_whole(revision, count);
+    }
+    let world = rig.stop().await;
+    let records = world.ledger.records();
+    let billed = records.iter().filter(|placed| match &placed.record {
+        Record::Usage(event) => !event.quantities.is_empty(),
+        _ => false,
+    });
+    let billed = billed.count() as u64;
+    assert!(billed > 20, "the suite's calls were counted: {billed}");
+    assert_eq!(world.ledger.consumed(&key), billed);
+}
