@@ -75,6 +75,24 @@ struct Open {
     pull: Option<pull::Batch>,
     delivered: u64,
     pending: u64,
+    /// What the running pull has brought: messages, and bytes of payload.
+    brought: (u64, u64),
+}
+
+/// The bytes that one pull asks for, about: a server that has 64 MiB waiting for one connection closes it as too slow,
+/// and all readers of a process share its connection.
+const PULL_BYTES: u64 = 1 << 20;
+/// The fewest and the most messages of one pull. The fewest is also the first, before their size is known.
+const PULL_MESSAGES: (u64, u64) = (16, 4_000);
+
+/// How many messages a pull asks for, by the size of those that the one before brought.
+fn pull_messages((messages, bytes): (u64, u64)) -> usize {
+    let (fewest, most) = PULL_MESSAGES;
+    let fit = match messages {
+        0 => fewest,
+        some => PULL_BYTES / (bytes / some).max(1),
+    };
+    usize::try_from(fit.clamp(fewest, most)).unwrap_or(usize::MAX)
 }
 
 /// How long one pull stays open at the server when nothing comes: also how long a consumer that is gone goes unnoticed
@@ -175,7 +193,8 @@ impl Reader {
     async fn pull_one(&mut self) -> Result<Option<Message>, ReadError> {
         let Some(open) = self.open.as_mut() else { return Ok(None) };
         if open.pull.is_none() {
-            let pull = open.consumer.batch().max_messages(4_000).expires(PULL);
+            let most = pull_messages(std::mem::take(&mut open.brought));
+            let pull = open.consumer.batch().max_messages(most).expires(PULL);
             open.pull = Some(pull.messages().await.map_err(nats)?);
         }
         let Some(pull) = open.pull.as_mut() else { return Ok(None) };
@@ -234,6 +253,8 @@ impl Reader {
             });
         }
         open.delivered = delivery;
+        open.brought.0 += 1;
+        open.brought.1 += message.payload.len() as u64;
         open.pending = pending;
         self.last = seq;
         let async_nats::Message { subject, payload, headers, .. } = message.message;
@@ -271,7 +292,24 @@ impl Reader {
             ..pull::Config::default()
         };
         let consumer = stream.create_consumer(config).await.map_err(nats)?;
-        self.open = Some(Open { consumer, pull: None, delivered: 0, pending: 0 });
+        self.open = Some(Open { consumer, pull: None, delivered: 0, pending: 0, brought: (0, 0) });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pull_never_asks_for_more_than_a_connection_may_have_waiting() {
+        assert_eq!(pull_messages((0, 0)), 16, "their size is not known yet");
+        assert_eq!(pull_messages((100, 100 * 500)), 2_097, "small ones");
+        assert_eq!(pull_messages((100, 100)), 4_000, "tiny ones");
+        assert_eq!(pull_messages((100, 100 << 20)), 16, "the largest");
+        for size in [1, 300, 20_000, 400_000] {
+            let asked = pull_messages((1_000, 1_000 * size)) as u64;
+            assert!(asked * size <= (1 << 20).max(16 * size), "{asked} of {size} bytes");
+        }
     }
 }
