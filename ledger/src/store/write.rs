@@ -1,10 +1,13 @@
 //! Writes what some messages changed, with the checkpoint, in one transaction.
 
 use ledger_core::{Changes, NodeState, Resolved, ShardState};
-use schemas::{KeyState, NodeId, Period, QuotaKind, QuotaRule, Shard};
+use schemas::{KeyState, KeyStatus, NodeId, Period, QuotaKind, QuotaRule, Shard};
 use sqlx::{PgConnection, PgPool};
 
 use super::{StoreError, big};
+
+/// How many keys one statement writes at most: a bound on its memory.
+const KEYS_AT_ONCE: usize = 10_000;
 
 /// Everything one commit writes, taken out of the state so that folding goes on meanwhile.
 pub struct Write {
@@ -166,26 +169,30 @@ impl Write {
     }
 
     async fn write_keys(&self, tx: &mut PgConnection) -> Result<(), StoreError> {
-        const KEY: &str = "insert into key_state
+        const PUT: &str = "insert into key_state
             (key_id, shard, tenant_id, project_id, digest, status, reason, limited, expires_at_ms, as_of, body)
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb) on conflict (key_id) do update set
+            select key_id, $1, tenant, project, digest, status, reason, limited, expires_at, as_of, body::jsonb
+            from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bool[],
+                        $9::bigint[], $10::bigint[], $11::text[])
+            as t(key_id, tenant, project, digest, status, reason, limited, expires_at, as_of, body)
+            on conflict (key_id) do update set
             status = excluded.status, reason = excluded.reason, limited = excluded.limited,
             expires_at_ms = excluded.expires_at_ms, as_of = excluded.as_of, body = excluded.body";
-        for KeyColumns { view, body } in &self.keys {
-            let status = serde_json::to_value(view.status)
-                .map_err(|error| StoreError::Row(error.to_string()))?;
-            sqlx::query(KEY)
-                .bind(view.key.to_string())
+        for keys in self.keys.chunks(KEYS_AT_ONCE) {
+            let each = || keys.iter().map(|key| &key.view);
+            let status = each().map(|view| status(view.status)).collect::<Result<Vec<_>, _>>()?;
+            sqlx::query(PUT)
                 .bind(i32::from(self.shard.0))
-                .bind(view.tenant.to_string())
-                .bind(view.project.to_string())
-                .bind(view.digest.to_string())
-                .bind(status.as_str().unwrap_or_default())
-                .bind(&view.reason)
-                .bind(view.limited)
-                .bind(view.expires_at.map(|at| at.0))
-                .bind(big(view.as_of))
-                .bind(body)
+                .bind(each().map(|view| view.key.to_string()).collect::<Vec<_>>())
+                .bind(each().map(|view| view.tenant.to_string()).collect::<Vec<_>>())
+                .bind(each().map(|view| view.project.to_string()).collect::<Vec<_>>())
+                .bind(each().map(|view| view.digest.to_string()).collect::<Vec<_>>())
+                .bind(status)
+                .bind(each().map(|view| view.reason.as_str()).collect::<Vec<_>>())
+                .bind(each().map(|view| view.limited).collect::<Vec<_>>())
+                .bind(each().map(|view| view.expires_at.map(|at| at.0)).collect::<Vec<_>>())
+                .bind(each().map(|view| big(view.as_of)).collect::<Vec<_>>())
+                .bind(keys.iter().map(|key| key.body.as_str()).collect::<Vec<_>>())
                 .execute(&mut *tx)
                 .await?;
         }
@@ -341,6 +348,14 @@ pub async fn set_published(pool: &PgPool, shard: Shard, seq: u64) -> Result<(), 
     .execute(pool)
     .await?;
     Ok(())
+}
+
+/// A key's status as it is stored: the word that nodes are told.
+fn status(status: KeyStatus) -> Result<String, StoreError> {
+    match serde_json::to_value(status).map_err(|error| StoreError::Row(error.to_string()))? {
+        serde_json::Value::String(word) => Ok(word),
+        other => Err(StoreError::Row(format!("a status that is no word: {other}"))),
+    }
 }
 
 /// A row as JSON.
