@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use mcp_node_core::{Action, LeaseBook};
+use mcp_node_core::{Action, LeaseBook, rate_limit::Rate};
 use parking_lot::{Mutex, RwLock};
 use schemas::{KeyDigest, KeyId, KeyState, KeyStatus};
 use subtle::ConstantTimeEq;
@@ -21,6 +21,8 @@ pub struct Known {
     digest: KeyDigest,
     state: RwLock<Arc<KeyState>>,
     pub(crate) book: Mutex<LeaseBook>,
+    /// How fast it called here. Never locked together with the book.
+    pub(crate) rate: Mutex<Rate>,
     /// A lease came or was refused, or the state changed: who waits should try again.
     pub(crate) changed: Notify,
     /// Whether the ticker looks after its leases. Locked before the book, where both are.
@@ -34,6 +36,7 @@ impl Known {
             digest: state.digest,
             state: RwLock::new(state),
             book: Mutex::new(book),
+            rate: Mutex::default(),
             changed: Notify::new(),
             ticking: Mutex::new(false),
         }

@@ -104,6 +104,9 @@ impl NewRule {
         })?;
         let kind = self.kind.unwrap_or(QuotaKind::Hard);
         let period = self.period.unwrap_or(PeriodRule::Month);
+        if matches!(period, PeriodRule::Anchored { months, .. } if !(1..=120).contains(&months)) {
+            return Err(ApiError::field("period", "an anchored period is of 1 to 120 months"));
+        }
         Ok(QuotaRule { scope, meter, limit: Quantity(limit), kind, period })
     }
 }

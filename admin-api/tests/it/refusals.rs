@@ -150,6 +150,13 @@ async fn a_refusal_says_which_field_and_why() {
             "",
         ),
         ("/admin/quotas", json!({"scope": {"key": key}}), 400, "invalid-body", ""),
+        (
+            "/admin/quotas",
+            json!({"scope": {"key": key}, "limit": 1, "period": {"anchored": {"from": 1, "months": 0}}}),
+            422,
+            "invalid-field",
+            "period",
+        ),
         ("/admin/nothing", json!({}), 404, "not-found", ""),
         ("/admin/api-keys/x/revoke", json!({}), 404, "not-found", ""),
     ];

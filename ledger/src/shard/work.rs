@@ -34,6 +34,10 @@ const TICK: Duration = Duration::from_millis(200);
 /// How often the units of one key are recalled at most.
 const RECALL_PAUSE: Duration = Duration::from_millis(200);
 
+/// How long after the last commit usage waits for the next one: rows that many messages change are written once for all
+/// of them. What nodes must know of keys does not wait.
+const COMMIT_PAUSE: Duration = Duration::from_millis(100);
+
 type Answers = Vec<(async_nats::Subject, Vec<LeaseAnswer>)>;
 
 /// A message of ours that is on its way, and what to say once it is stored.
@@ -52,6 +56,7 @@ struct Work<'a> {
     in_flight: Option<InFlight>,
     committing: Option<AbortOnDropHandle<Result<Write, StoreError>>>,
     committed: u64,
+    commit_after: tokio::time::Instant,
     log_created_ms: i64,
     news: mpsc::UnboundedSender<News>,
     look: bool,
@@ -92,6 +97,7 @@ pub(super) async fn run(
     let mut work = Work {
         shared,
         committed: state.seq,
+        commit_after: tokio::time::Instant::now(),
         fold_first: own.map_or(0, |message| message.sequence),
         state,
         changes: Changes::default(),
@@ -118,12 +124,13 @@ pub(super) async fn run(
             told = &mut telling => return Err(told.map_or(ShardError::Ended("publisher"), |told| {
                 told.err().unwrap_or(ShardError::Ended("publisher"))
             })),
+            () = tokio::time::sleep_until(work.commit_after), if work.may_commit() => {}
             _ = tick.tick() => work.tick(),
         }
         while let Ok(taken) = decisions.try_recv() {
             work.pending.control.push_back(taken?);
         }
-        work.commit();
+        work.commit_in_time();
         work.decide().await;
     }
 }
@@ -185,11 +192,25 @@ impl Work<'_> {
         }
     }
 
+    /// Whether there is something to commit and no commit runs.
+    fn may_commit(&self) -> bool {
+        self.committing.is_none() && self.state.seq != self.committed
+    }
+
+    /// Begins a commit of what was folded, when it is time.
+    fn commit_in_time(&mut self) {
+        let now = tokio::time::Instant::now();
+        if now >= self.commit_after || !self.changes.keys.is_empty() {
+            self.commit();
+        }
+    }
+
     /// Begins a commit of what was folded, unless one runs.
     fn commit(&mut self) {
-        if self.committing.is_some() || self.state.seq == self.committed {
+        if !self.may_commit() {
             return;
         }
+        self.commit_after = tokio::time::Instant::now() + COMMIT_PAUSE;
         let changes = std::mem::take(&mut self.changes);
         let write = Write::gather(&self.state, changes, self.committed, self.log_created_ms);
         let pool = self.shared.pool.clone();

@@ -9,6 +9,7 @@ pub mod gate;
 pub mod lease_book;
 pub mod message;
 pub mod mirror;
+pub mod rate_limit;
 pub mod refusal;
 pub mod splice;
 pub mod spool_format;

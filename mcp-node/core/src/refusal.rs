@@ -4,7 +4,9 @@
 //! and MCP keep for themselves. A code never changes its meaning. The table stands in `mcp-node/README.md` too,
 //! and a test holds the two together.
 
-use schemas::{LeaseRefusal, Period, Quantity, RefusalReason, Scope, Timestamp};
+use schemas::{LeaseRefusal, Period, Quantity, RateLimits, RefusalReason, Scope, Timestamp};
+
+use crate::rate_limit::TooFast;
 
 /// What the node answers on its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +55,13 @@ pub enum Refusal {
     RateHeld {
         retry_ms: u64,
     },
+    /// Calls of this key come faster than its rate allows; `limit` calls a minute.
+    RateLimited {
+        per_minute: u32,
+        retry_ms: u64,
+    },
+    /// As many calls of this key run as may run at the same time.
+    TooManyRunning(u32),
     /// The upstream could not be reached, or broke off.
     UpstreamUnreachable,
     /// The upstream answered what is not MCP.
@@ -129,6 +138,15 @@ impl Refusal {
                 42_904,
                 "rate_held",
                 "The key's rate is held elsewhere for a moment. Retry later.",
+            ),
+            Self::RateLimited { .. } => {
+                Row(429, 42_903, "rate_limited", "Calls come too fast. Wait before the next one.")
+            }
+            Self::TooManyRunning(_) => Row(
+                429,
+                42_905,
+                "too_many_running",
+                "Too many calls run at the same time. Wait until one ends.",
             ),
             Self::UpstreamUnreachable => Row(
                 502,
@@ -213,6 +231,17 @@ impl Refusal {
         }
     }
 
+    /// What a call that comes too fast is told; `limits` = this node's share of the key's rate.
+    #[must_use]
+    pub fn of_rate(why: TooFast, limits: RateLimits) -> Self {
+        match why {
+            TooFast::Wait(retry_ms) => {
+                Self::RateLimited { per_minute: limits.per_minute, retry_ms }
+            }
+            TooFast::Running => Self::TooManyRunning(limits.concurrent.unwrap_or(u32::MAX)),
+        }
+    }
+
     /// When to come back; `None` = coming back changes nothing, or nobody knows. Unit: milliseconds.
     #[must_use]
     pub fn retry_after_ms(&self, now: Timestamp) -> Option<u64> {
@@ -220,6 +249,8 @@ impl Refusal {
             Self::QuotaExhausted { period, .. } => {
                 Some(u64::try_from(period.to.ms_since(now)).unwrap_or(0).max(1_000))
             }
+            Self::RateLimited { retry_ms, .. } => Some(*retry_ms),
+            Self::TooManyRunning(_) => Some(1_000),
             Self::UnitsHeld { retry_ms, .. } | Self::RateHeld { retry_ms } => Some(*retry_ms),
             Self::LedgerUnreachable | Self::KeyNotActive | Self::Draining | Self::Starting => {
                 Some(1_000)
@@ -245,6 +276,7 @@ impl Refusal {
         match self {
             Self::QuotaExhausted { .. } => Some(RefusalReason::QuotaExhausted),
             Self::UnitsHeld { .. } => Some(RefusalReason::UnitsHeld),
+            Self::RateLimited { .. } | Self::TooManyRunning(_) => Some(RefusalReason::RateLimited),
             Self::RateHeld { .. } => Some(RefusalReason::RateLimited),
             Self::LedgerUnreachable => Some(RefusalReason::LedgerUnreachable),
             Self::CannotRecord => Some(RefusalReason::CannotRecord),
@@ -288,6 +320,8 @@ mod tests {
             Refusal::QuotaExhausted { limit, scope, period },
             Refusal::UnitsHeld { limit, scope, period, retry_ms: 7 },
             Refusal::RateHeld { retry_ms: 7 },
+            Refusal::RateLimited { per_minute: 60, retry_ms: 7 },
+            Refusal::TooManyRunning(2),
             Refusal::UpstreamUnreachable,
             Refusal::UpstreamInvalid,
             Refusal::LedgerUnreachable,

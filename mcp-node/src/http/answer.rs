@@ -36,6 +36,13 @@ pub fn refuse(refusal: &Refusal, id: Option<&str>) -> Response {
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tollbook\""));
     }
+    if let Refusal::RateLimited { per_minute, retry_ms } = refusal {
+        let (policy, state) = (
+            format!(r#""calls";q={per_minute};w=60"#),
+            format!(r#""calls";r=0;t={}"#, retry_ms.div_ceil(1_000)),
+        );
+        put_rate(headers, policy, state);
+    }
     if let Some((limit, _, period)) = refusal.limit() {
         rate_limit(headers, limit.0, 0, period, now);
     }
@@ -69,6 +76,8 @@ fn data(refusal: &Refusal, now: Timestamp) -> Value {
         Refusal::KeyPending(why) | Refusal::KeySuspended(why) if !why.is_empty() => {
             put("detail", why.as_str().into());
         }
+        Refusal::RateLimited { per_minute, .. } => put("perMinute", (*per_minute).into()),
+        Refusal::TooManyRunning(most) => put("concurrent", (*most).into()),
         Refusal::RequestTooLarge(most) => put("maxBytes", (*most).into()),
         Refusal::UnsupportedVersion(requested) => {
             put("supported", json!(VERSIONS));
@@ -98,11 +107,15 @@ fn rate_limit(headers: &mut HeaderMap, limit: u64, remaining: u64, period: Perio
     let seconds = |ms: i64| u64::try_from(ms).unwrap_or(0).div_ceil(1_000);
     let window = seconds(period.to.ms_since(period.from));
     let reset = seconds(period.to.ms_since(now));
-    let fields = [
-        (RATE_LIMIT_POLICY, format!(r#""tool_calls";q={limit};w={window}"#)),
-        (RATE_LIMIT, format!(r#""tool_calls";r={remaining};t={reset}"#)),
-    ];
-    for (name, value) in fields {
+    put_rate(
+        headers,
+        format!(r#""tool_calls";q={limit};w={window}"#),
+        format!(r#""tool_calls";r={remaining};t={reset}"#),
+    );
+}
+
+fn put_rate(headers: &mut HeaderMap, policy: String, state: String) {
+    for (name, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, state)] {
         headers
             .insert(name, value.parse().expect("quotes, digits and letters are a header's value"));
     }

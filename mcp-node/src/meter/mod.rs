@@ -13,6 +13,7 @@ mod permit;
 mod refusals;
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -21,7 +22,7 @@ use std::{
 };
 
 use mcp_node_core::{
-    Action, Refusal, Take, gate,
+    Action, Refusal, Take, Unit, gate,
     lease_book::{Needs, one_call},
     message::LONGEST_NAME,
 };
@@ -263,11 +264,24 @@ impl Shared {
             return Err(Refusal::CannotRecord);
         }
         let mut actions = Vec::new();
-        let take =
-            known.book.lock().take(now, &self.needs, || LeaseId(Uuid::now_v7()), &mut actions);
+        let (take, limits) = {
+            let mut book = known.book.lock();
+            let take = book.take(now, &self.needs, || LeaseId(Uuid::now_v7()), &mut actions);
+            (take, book.rate())
+        };
         self.perform(known, actions);
         match take {
-            Take::Unit(unit) => Ok(Ok(Permit::new(self, known, state, unit, call, now))),
+            Take::Unit(unit) => {
+                if let Some(limits) = limits {
+                    let taken = known.rate.lock().take(now.mono_ms, limits);
+                    if let Err(too_fast) = taken {
+                        self.give_back(known, unit);
+                        return Err(Refusal::of_rate(too_fast, limits));
+                    }
+                }
+                let rated = limits.is_some();
+                Ok(Ok(Permit::new(self, known, state, unit, call, now, rated)))
+            }
             Take::Wait => Ok(Err((Refusal::LedgerUnreachable, None))),
             Take::Refused { why, retry_ms } => {
                 let refusal = Refusal::of_ledger(&why, retry_ms);
@@ -281,6 +295,13 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// A unit that was taken for nothing.
+    fn give_back(self: &Arc<Self>, known: &Arc<Known>, unit: Unit) {
+        let mut actions = Vec::new();
+        known.book.lock().settle(unit, &BTreeMap::new(), &mut actions);
+        self.perform(known, actions);
     }
 
     /// Carries out what a key's leases ask for.

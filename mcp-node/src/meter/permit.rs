@@ -19,6 +19,8 @@ pub struct Permit {
     known: Arc<Known>,
     state: Arc<KeyState>,
     unit: Option<Unit>,
+    /// It counts among the calls that run, for the key's rate.
+    rated: bool,
     hint: Option<Hint>,
     at: Timestamp,
     began: Instant,
@@ -37,6 +39,7 @@ impl Permit {
         unit: Unit,
         call: Call<'_>,
         now: Now,
+        rated: bool,
     ) -> Self {
         shared.in_flight.fetch_add(1, Ordering::AcqRel);
         Self {
@@ -46,6 +49,7 @@ impl Permit {
             hint: unit.hint,
             at: unit.at(now.wall),
             unit: Some(unit),
+            rated,
             began: Instant::now(),
             method: call.method,
             tool: call.tool.to_owned(),
@@ -103,6 +107,9 @@ impl Permit {
         let recorded = self.shared.spool.append(self.state.shard, &event);
         // Recorded first, settled then: the closing of the lease must stand behind all its events.
         let counted = if recorded.is_ok() { quantities } else { BTreeMap::new() };
+        if self.rated {
+            self.known.rate.lock().done();
+        }
         let mut actions = Vec::new();
         self.known.book.lock().settle(unit, &counted, &mut actions);
         self.shared.perform(&self.known, actions);

@@ -287,7 +287,7 @@ impl Books {
             granted_at: now,
             expires_at: now.plus_ms(ttl_ms),
             shares,
-            rate: None,
+            rate: key.state.rate,
             notices: vec![],
         };
         self.leases.insert(ask.lease, Open { lease: lease.clone(), spent: 0 });

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use http::Method;
 use mcp_node::Node;
 use runtime::nats;
 use schemas::{KeyStatus, Record};
@@ -10,7 +11,10 @@ use serde_json::json;
 use stack::Part;
 
 use crate::{
-    rig::{Caller, Rig, SECRET, World, http_upstream, open_door, until},
+    rig::{
+        Caller, Rig, SECRET, World, call, http_upstream, message, open_door, reason, until,
+        with_server,
+    },
     server::Server,
 };
 
@@ -244,4 +248,43 @@ async fn states_that_change_while_the_node_is_away_are_known_when_it_is_back() {
         until("it is seen", || rig.node.meter().authenticate(SECRET).is_ok() == serves).await;
     }
     rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_calls_too_fast_is_told_when_to_come_back() {
+    let (rig, server) = with_server().await;
+    let slow = schemas::RateLimits { per_minute: 1, burst: 3, concurrent: None };
+    let key = rig.ledger().key_with(SECRET, Some(100), |key| key.rate = Some(slow)).await;
+    let few = schemas::RateLimits { per_minute: 60_000, burst: 1_000, concurrent: Some(2) };
+    rig.ledger().key_with("tb_few", None, |key| key.rate = Some(few)).await;
+    until("the keys are known", || rig.node.meter().authenticate("tb_few").is_ok()).await;
+    let caller = rig.caller(SECRET);
+    for id in 0..3 {
+        assert_eq!(caller.called(id, "success", json!({})).await.0, 200);
+    }
+    let refused = caller.call(3, "success", json!({})).await;
+    assert_eq!((refused.status().as_u16(), reason(refused.body()).as_str()), (429, "rate_limited"));
+    let header = |name: &str| refused.headers()[name].to_str().unwrap().to_owned();
+    let wait: u64 = header("retry-after").parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert_eq!(header("ratelimit-policy"), r#""calls";q=1;w=60"#);
+    assert_eq!(header("ratelimit"), format!(r#""calls";r=0;t={wait}"#));
+    assert_eq!(message(refused.body())["error"]["data"]["perMinute"], 1);
+
+    let caller = rig.caller("tb_few");
+    let first = caller.stream(Method::POST, call(1, "stream", json!({}))).await;
+    let second = caller.stream(Method::POST, call(2, "stream", json!({}))).await;
+    let refused = caller.call(3, "success", json!({})).await;
+    assert_eq!(
+        (refused.status().as_u16(), reason(refused.body()).as_str()),
+        (429, "too_many_running")
+    );
+    server.end();
+    let ended = || rig.outcomes().iter().any(|(tool, _)| tool == "stream");
+    until("one has ended", ended).await;
+    assert_eq!(caller.called(4, "success", json!({})).await.0, 200);
+    server.end();
+    drop((first, second));
+    let world = rig.stop().await;
+    assert_eq!(world.ledger.consumed(&key), 3, "what was refused cost nothing");
 }

@@ -82,8 +82,10 @@ struct Open {
 /// The bytes that one pull asks for, about: a server that has 64 MiB waiting for one connection closes it as too slow,
 /// and all readers of a process share its connection.
 const PULL_BYTES: u64 = 1 << 20;
-/// The fewest and the most messages of one pull. The fewest is also the first, before their size is known.
-const PULL_MESSAGES: (u64, u64) = (16, 4_000);
+/// The fewest and the most messages of one pull. The fewest is also the first, before their size is known: with
+/// messages of the largest size, all readers of a process together must stay far below what closes the connection, or
+/// they would open it and lose it again for ever.
+const PULL_MESSAGES: (u64, u64) = (2, 4_000);
 
 /// How many messages a pull asks for, by the size of those that the one before brought.
 fn pull_messages((messages, bytes): (u64, u64)) -> usize {
@@ -303,13 +305,13 @@ mod tests {
 
     #[test]
     fn a_pull_never_asks_for_more_than_a_connection_may_have_waiting() {
-        assert_eq!(pull_messages((0, 0)), 16, "their size is not known yet");
+        assert_eq!(pull_messages((0, 0)), 2, "their size is not known yet");
         assert_eq!(pull_messages((100, 100 * 500)), 2_097, "small ones");
         assert_eq!(pull_messages((100, 100)), 4_000, "tiny ones");
-        assert_eq!(pull_messages((100, 100 << 20)), 16, "the largest");
+        assert_eq!(pull_messages((100, 100 << 20)), 2, "the largest");
         for size in [1, 300, 20_000, 400_000] {
             let asked = pull_messages((1_000, 1_000 * size)) as u64;
-            assert!(asked * size <= (1 << 20).max(16 * size), "{asked} of {size} bytes");
+            assert!(asked * size <= (1 << 20).max(2 * size), "{asked} of {size} bytes");
         }
     }
 }

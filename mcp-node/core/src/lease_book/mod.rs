@@ -301,11 +301,12 @@ impl LeaseBook {
         if as_of < self.as_of {
             return;
         }
+        // What was leased under the old state goes back: a lower quota or rate holds at once, not when leases end.
+        if as_of > self.as_of || !may_spend || limited != self.limited {
+            self.held.iter_mut().for_each(|held| held.closing = true);
+        }
         if as_of > self.as_of {
             self.refused = None;
-        }
-        if !may_spend || limited != self.limited {
-            self.held.iter_mut().for_each(|held| held.closing = true);
         }
         (self.may_spend, self.limited, self.as_of) = (may_spend, limited, as_of);
         self.sweep(actions);
