@@ -50,6 +50,7 @@ fn a_soft_limit_refuses_nothing_and_tells_at_80_and_100_once() {
     assert_eq!(said(&mut world), [(QuotaKind::Soft, 80, 8)]);
     assert_eq!(said(&mut world), [], "once");
     call(&mut world, 3, 1);
+    assert!(world.state.due.is_empty(), "nothing is noted twice");
     assert_eq!(said(&mut world), []);
     call(&mut world, 4, 5);
     assert_eq!(said(&mut world), [(QuotaKind::Soft, 100, 14)]);
@@ -70,6 +71,18 @@ fn both_are_told_when_both_are_crossed_at_once() {
     call(&mut world, 1, 10);
     assert_eq!(said(&mut world), [(QuotaKind::Soft, 80, 10), (QuotaKind::Soft, 100, 10)]);
     assert_eq!(said(&mut world), []);
+}
+
+#[test]
+fn what_is_crossed_while_a_fact_is_on_its_way_is_told_next() {
+    let mut world = World::new();
+    world.control(vec![soft(10)]);
+    call(&mut world, 1, 8);
+    let facts = world.state.decide_thresholds();
+    call(&mut world, 2, 2);
+    world.ledger(facts);
+    assert_eq!(said(&mut world), [(QuotaKind::Soft, 100, 10)]);
+    assert!(world.state.due.is_empty());
 }
 
 #[test]
