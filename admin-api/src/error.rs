@@ -34,8 +34,8 @@ pub enum ApiError {
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,
     #[error(
-        "the API key {0} was made under this Idempotency-Key and its secret was shown then; a secret is shown once. \
-         If it was not received, revoke the key and create another under a new Idempotency-Key"
+        "the secret of the API key {0} was made under this Idempotency-Key and was shown then; a secret is shown once. \
+         If it was not received, rotate the key (or revoke it and create another) under a new Idempotency-Key"
     )]
     SecretShown(KeyId),
     #[error("others change the same thing at the same time; nothing was stored, send it again")]
@@ -81,6 +81,7 @@ impl ApiError {
                 Refusal::NoTenant(_) => (StatusCode::NOT_FOUND, "no-tenant"),
                 Refusal::NoProject(_) => (StatusCode::NOT_FOUND, "no-project"),
                 Refusal::NoKey(_) => (StatusCode::NOT_FOUND, "no-key"),
+                Refusal::Revoked(_) => (StatusCode::CONFLICT, "key-revoked"),
                 Refusal::AlreadyExpired => (StatusCode::UNPROCESSABLE_ENTITY, "invalid-field"),
                 Refusal::UnreadableHistory(_) => {
                     (StatusCode::SERVICE_UNAVAILABLE, "unreadable-history")

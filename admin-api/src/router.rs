@@ -6,7 +6,7 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware,
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use runtime::{health::Health, nats::Nats};
 use schemas::{TenantId, subject};
@@ -78,6 +78,8 @@ pub fn router(app: App, operator: Fingerprint, health: &Health) -> Router {
         .route("/api-keys", post(keys::create).get(keys::list))
         .route("/api-keys/{id}", get(keys::read))
         .route("/api-keys/{id}/revoke", post(keys::revoke))
+        .route("/api-keys/{id}/rotate", post(keys::rotate))
+        .route("/api-keys/{id}/rate", put(keys::set_rate).delete(keys::remove_rate))
         .route("/quotas", post(quotas::set))
         .route("/usage", get(usage::read))
         .route("/login-links", post(login::create))

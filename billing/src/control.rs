@@ -93,6 +93,7 @@ impl Control {
                 | ControlFact::ProjectCreated { .. }
                 | ControlFact::KeyCreated { .. }
                 | ControlFact::KeyRevoked { .. }
+                | ControlFact::KeyRotated { .. }
                 | ControlFact::KeyRateSet { .. }
                 | ControlFact::QuarantineResolved { .. }
                 | ControlFact::QuotaSet { .. }

@@ -116,6 +116,7 @@ pub fn control(fact: &ControlFact) -> String {
         ControlFact::ProjectCreated { project, .. } => format!("control.project.{project}"),
         ControlFact::KeyCreated { key, .. }
         | ControlFact::KeyRevoked { key }
+        | ControlFact::KeyRotated { key, .. }
         | ControlFact::KeyRateSet { key, .. } => format!("control.key.{key}"),
         ControlFact::QuotaSet { quota } => format!("control.quota.{}", quota.scope),
         ControlFact::QuotaRemoved { scope, .. } => format!("control.quota.{scope}"),

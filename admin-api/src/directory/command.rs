@@ -1,7 +1,8 @@
 //! Commands: what people ask for, already in types. The shell brings ids, secrets' digests and the time.
 
 use schemas::{
-    BillingMode, ControlFact, KeyDigest, KeyId, ProjectId, QuotaRule, Scope, TenantId, Timestamp,
+    BillingMode, ControlFact, KeyDigest, KeyId, ProjectId, QuotaRule, RateLimits, Scope, TenantId,
+    Timestamp,
 };
 
 /// One wish; a decision makes facts of it.
@@ -11,7 +12,19 @@ pub enum Command {
     CreateProject { tenant: TenantId, project: ProjectId, name: String },
     CreateKey(CreateKey),
     RevokeKey { key: KeyId },
+    RotateKey(RotateKey),
+    SetRate { key: KeyId, rate: Option<RateLimits> },
     SetQuota(QuotaRule),
+}
+
+/// A new secret for a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotateKey {
+    pub key: KeyId,
+    pub digest: KeyDigest,
+    pub hint: String,
+    /// From here on the secret before is refused.
+    pub former_until: Timestamp,
 }
 
 /// A new key.
@@ -35,9 +48,17 @@ pub struct CreateKey {
 pub fn wish(facts: &[ControlFact]) -> Vec<ControlFact> {
     let mut facts = facts.to_vec();
     for fact in &mut facts {
-        if let ControlFact::KeyCreated { digest, hint, .. } = fact {
-            *digest = KeyDigest([0; 32]);
-            hint.clear();
+        match fact {
+            ControlFact::KeyCreated { digest, hint, .. } => {
+                *digest = KeyDigest([0; 32]);
+                hint.clear();
+            }
+            ControlFact::KeyRotated { digest, hint, former_until, .. } => {
+                *digest = KeyDigest([0; 32]);
+                hint.clear();
+                *former_until = Timestamp(0);
+            }
+            _ => {}
         }
     }
     facts

@@ -2,7 +2,10 @@
 
 use schemas::{ControlFact, KeyId, ProjectId, Scope, TenantId, Timestamp, subject};
 
-use super::{Directory, command::Command};
+use super::{
+    Directory,
+    command::{Command, RotateKey},
+};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub enum Refusal {
     NoProject(ProjectId),
     #[error("there is no API key {0}")]
     NoKey(KeyId),
+    #[error("the API key {0} is revoked")]
+    Revoked(KeyId),
     #[error("`expires_at` lies in the past")]
     AlreadyExpired,
     #[error("message {0} of the control log could not be read: what it decided here is not known")]
@@ -47,11 +52,18 @@ pub fn decide(
         {
             return Ok(Verdict::AlreadySo);
         }
+        Command::RotateKey(RotateKey { key, .. }) | Command::SetRate { key, .. }
+            if directory.key(*key).is_some_and(|key| key.revoked_at.is_some()) =>
+        {
+            return Err(Refusal::Revoked(*key));
+        }
         // A quota is said again even when it holds already: a decision is what its idempotency key is known by.
         Command::CreateTenant { .. }
         | Command::CreateProject { .. }
         | Command::CreateKey(_)
         | Command::RevokeKey { .. }
+        | Command::RotateKey(_)
+        | Command::SetRate { .. }
         | Command::SetQuota(_) => {}
     }
     // A decision goes to the subject of its first fact.
@@ -98,6 +110,20 @@ pub fn facts_of(
             let found = directory.key(*key).ok_or(Refusal::NoKey(*key))?;
             Ok((found.tenant, vec![ControlFact::KeyRevoked { key: *key }]))
         }
+        Command::RotateKey(RotateKey { key, digest, hint, former_until }) => {
+            let found = directory.key(*key).ok_or(Refusal::NoKey(*key))?;
+            let fact = ControlFact::KeyRotated {
+                key: *key,
+                digest: *digest,
+                hint: hint.clone(),
+                former_until: *former_until,
+            };
+            Ok((found.tenant, vec![fact]))
+        }
+        Command::SetRate { key, rate } => {
+            let found = directory.key(*key).ok_or(Refusal::NoKey(*key))?;
+            Ok((found.tenant, vec![ControlFact::KeyRateSet { key: *key, rate: *rate }]))
+        }
         Command::SetQuota(quota) => {
             let tenant = directory.owner(quota.scope).ok_or(match quota.scope {
                 Scope::Tenant(id) => Refusal::NoTenant(id),
@@ -111,7 +137,9 @@ pub fn facts_of(
 
 #[cfg(test)]
 mod tests {
-    use schemas::{BillingMode, KeyDigest, MeterName, PeriodRule, Quantity, QuotaKind, QuotaRule};
+    use schemas::{
+        BillingMode, KeyDigest, MeterName, PeriodRule, Quantity, QuotaKind, QuotaRule, RateLimits,
+    };
     use uuid::Uuid;
 
     use super::*;
@@ -198,6 +226,28 @@ mod tests {
         let mut revoked = given.to_vec();
         revoked.push(ControlFact::KeyRevoked { key: KEY });
         check(&revoked, &revoke, Ok(Verdict::AlreadySo));
+
+        let (digest, hint) = (KeyDigest([8; 32]), "tb_…efgh".to_owned());
+        let rotate = Command::RotateKey(RotateKey {
+            key: KEY,
+            digest,
+            hint: hint.clone(),
+            former_until: Timestamp(9_000),
+        });
+        let rotated =
+            ControlFact::KeyRotated { key: KEY, digest, hint, former_until: Timestamp(9_000) };
+        check(with_project, &rotate, Err(Refusal::NoKey(KEY)));
+        check(&given, &rotate, on(&key_subject, 3, vec![rotated]));
+        check(&revoked, &rotate, Err(Refusal::Revoked(KEY)));
+        let rate = Some(RateLimits { per_minute: 60, burst: 5, concurrent: None });
+        let limit = Command::SetRate { key: KEY, rate };
+        check(with_project, &limit, Err(Refusal::NoKey(KEY)));
+        check(
+            &given,
+            &limit,
+            on(&key_subject, 3, vec![ControlFact::KeyRateSet { key: KEY, rate }]),
+        );
+        check(&revoked, &limit, Err(Refusal::Revoked(KEY)));
 
         check(none, &set(Scope::Tenant(TENANT), 1), Err(Refusal::NoTenant(TENANT)));
         check(none, &set(Scope::Project(PROJECT), 1), Err(Refusal::NoProject(PROJECT)));

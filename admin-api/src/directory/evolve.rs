@@ -2,7 +2,7 @@
 
 use schemas::{ControlFact, Decision, Timestamp};
 
-use super::{Directory, Key, Project, Tenant, Unreadable};
+use super::{Directory, Key, Project, Rotated, Tenant, Unreadable};
 
 impl Directory {
     /// Applies the message at `seq`. Messages come in order; one that was applied before changes nothing.
@@ -68,6 +68,7 @@ impl Directory {
                     tools: tools.clone(),
                     expires_at: *expires_at,
                     rate: None,
+                    rotated: None,
                     created_at: at,
                     revoked_at: None,
                 };
@@ -90,6 +91,12 @@ impl Directory {
             }
             ControlFact::AccessChanged { tenant, access, reason, subscription: _ } => {
                 self.access.insert(*tenant, (*access, reason.clone()));
+            }
+            ControlFact::KeyRotated { key, hint, former_until, digest: _ } => {
+                if let Some(key) = self.keys.get_mut(key) {
+                    key.hint.clone_from(hint);
+                    key.rotated = Some(Rotated { at, former_until: *former_until });
+                }
             }
             ControlFact::KeyRateSet { key, rate } => {
                 if let Some(key) = self.keys.get_mut(key) {

@@ -50,8 +50,18 @@ pub struct Key {
     pub expires_at: Option<Timestamp>,
     /// How fast it may be used, over all nodes.
     pub rate: Option<RateLimits>,
+    /// When it last got a new secret.
+    pub rotated: Option<Rotated>,
     pub created_at: Timestamp,
     pub revoked_at: Option<Timestamp>,
+}
+
+/// A new secret in place of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotated {
+    pub at: Timestamp,
+    /// From here on the secret before is refused.
+    pub former_until: Timestamp,
 }
 
 /// A message of `CONTROL` that could not be read: what it decided is not known here.

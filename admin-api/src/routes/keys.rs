@@ -5,7 +5,7 @@ use axum::{
     extract::{Path, State},
     http::StatusCode,
 };
-use schemas::{KeyDigest, KeyId, KeyStatus, ProjectId, Scope, TenantId, secret};
+use schemas::{KeyDigest, KeyId, KeyStatus, ProjectId, RateLimits, Scope, TenantId, secret};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -19,7 +19,7 @@ use crate::{
     control::Done,
     directory::{
         Directory, Key,
-        command::{Command, CreateKey},
+        command::{Command, CreateKey, RotateKey},
         decide::Refusal,
         text,
     },
@@ -54,7 +54,11 @@ pub struct KeyView {
     scopes: Vec<String>,
     tools: Option<Vec<String>>,
     expires_at: Option<String>,
+    rate: Option<RateLimits>,
     created_at: String,
+    /// When it last got a new secret, and from when on the one before is refused.
+    rotated_at: Option<String>,
+    former_secret_until: Option<String>,
     revoked_at: Option<String>,
     quotas: Vec<QuotaView>,
 }
@@ -73,9 +77,7 @@ pub async fn create(
 ) -> Result<(StatusCode, Json<KeyView>), ApiError> {
     let mint = Mint::new("create-api-key", key);
     let (key, decision) = (mint.key(), mint.decision());
-    let mut random = [0; 32];
-    getrandom::fill(&mut random).map_err(ApiError::bug)?;
-    let secret = secret::write(random);
+    let secret = new_secret()?;
     let command = Command::CreateKey(body.command(key, &secret)?);
     match app.control.execute(decision, &command, now()).await? {
         Done::Decided(_) => {
@@ -101,6 +103,111 @@ pub async fn revoke(
     let mint = Mint::new("revoke-api-key", idempotency);
     app.control.execute(mint.decision(), &Command::RevokeKey { key }, now()).await?;
     Ok(Json(app.key(key)?))
+}
+
+/// The longest overlap of two secrets: 30 days. Unit: seconds.
+const LONGEST_OVERLAP_S: u32 = 30 * 86_400;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rotation {
+    overlap_s: Option<u32>,
+}
+
+/// `POST /admin/api-keys/{id}/rotate`: a new secret, shown in this answer and never again. The one before serves for
+/// `overlap_s` more; its units, rates and quotas are the key's, whichever secret calls.
+///
+/// # Errors
+/// As a problem.
+pub async fn rotate(
+    State(app): State<App>,
+    IdempotencyKey(idempotency): IdempotencyKey,
+    Path(text): Path<String>,
+    Body(body): Body<Rotation>,
+) -> Result<Json<KeyView>, ApiError> {
+    let key = text.parse().map_err(|_| ApiError::NotFound)?;
+    let overlap_s = body.overlap_s.unwrap_or(86_400);
+    if overlap_s > LONGEST_OVERLAP_S {
+        return Err(ApiError::field("overlap_s", "must be 0 to 2592000 (30 days)"));
+    }
+    let (mint, now, secret) = (Mint::new("rotate-api-key", idempotency), now(), new_secret()?);
+    let command = Command::RotateKey(RotateKey {
+        key,
+        digest: KeyDigest::of(&secret),
+        hint: secret::hint(&secret),
+        former_until: now.plus_ms(i64::from(overlap_s) * 1_000),
+    });
+    match app.control.execute(mint.decision(), &command, now).await? {
+        Done::Decided(_) => {
+            let mut view = app.key(key)?;
+            view.secret = Some(secret);
+            Ok(Json(view))
+        }
+        Done::Before(_) => Err(ApiError::SecretShown(key)),
+        Done::AlreadySo => Err(ApiError::bug(Malformed)),
+    }
+}
+
+/// How fast a key may be used, over all nodes together.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewRate {
+    per_minute: u32,
+    burst: Option<u32>,
+    concurrent: Option<u32>,
+}
+
+/// `PUT /admin/api-keys/{id}/rate`.
+///
+/// # Errors
+/// As a problem.
+pub async fn set_rate(
+    State(app): State<App>,
+    IdempotencyKey(idempotency): IdempotencyKey,
+    Path(text): Path<String>,
+    Body(body): Body<NewRate>,
+) -> Result<Json<KeyView>, ApiError> {
+    let burst = body.burst.unwrap_or(body.per_minute);
+    let fields = [
+        ("per_minute", Some(body.per_minute)),
+        ("burst", Some(burst)),
+        ("concurrent", body.concurrent),
+    ];
+    if let Some((field, _)) = fields.into_iter().find(|(_, value)| *value == Some(0)) {
+        return Err(ApiError::field(field, "must be at least 1"));
+    }
+    let rate = RateLimits { per_minute: body.per_minute, burst, concurrent: body.concurrent };
+    change_rate(&app, idempotency, &text, Some(rate)).await
+}
+
+/// `DELETE /admin/api-keys/{id}/rate`: as fast as it can.
+///
+/// # Errors
+/// As a problem.
+pub async fn remove_rate(
+    State(app): State<App>,
+    IdempotencyKey(idempotency): IdempotencyKey,
+    Path(text): Path<String>,
+) -> Result<Json<KeyView>, ApiError> {
+    change_rate(&app, idempotency, &text, None).await
+}
+
+async fn change_rate(
+    app: &App,
+    idempotency: Option<String>,
+    text: &str,
+    rate: Option<RateLimits>,
+) -> Result<Json<KeyView>, ApiError> {
+    let key = text.parse().map_err(|_| ApiError::NotFound)?;
+    let mint = Mint::new("set-api-key-rate", idempotency);
+    app.control.execute(mint.decision(), &Command::SetRate { key, rate }, now()).await?;
+    Ok(Json(app.key(key)?))
+}
+
+fn new_secret() -> Result<String, ApiError> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(ApiError::bug)?;
+    Ok(secret::write(random))
 }
 
 /// `GET /admin/api-keys/{id}`.
@@ -176,7 +283,10 @@ impl KeyView {
             scopes: key.scopes.clone(),
             tools: key.tools.clone(),
             expires_at: key.expires_at.map(rfc3339),
+            rate: key.rate,
             created_at: rfc3339(key.created_at),
+            rotated_at: key.rotated.map(|rotated| rfc3339(rotated.at)),
+            former_secret_until: key.rotated.map(|rotated| rfc3339(rotated.former_until)),
             revoked_at: key.revoked_at.map(rfc3339),
             quotas: directory.quotas(Scope::Key(key.id)).map(QuotaView::of).collect(),
         }

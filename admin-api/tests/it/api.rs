@@ -6,7 +6,7 @@ use admin_api::{
     control::{Control, Done},
     directory::command::Command,
 };
-use http::StatusCode;
+use http::{Method, StatusCode};
 use runtime::health::Health;
 use schemas::{BillingMode, ControlFact, DecisionId, KeyDigest, TenantId, Timestamp, secret};
 use serde_json::{Value, json};
@@ -69,6 +69,47 @@ async fn a_key_is_made_limited_and_revoked_and_each_step_is_a_fact() {
             .all(|decision| decision.by == "operator" && json!(decision.tenant) == tenant["id"])
     );
     assert_eq!(world.decisions(&format!("control.quota.{id}")).await.len(), 1);
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_gets_a_rate_and_a_new_secret_that_is_shown_once() {
+    let world = World::start().await;
+    let admin = world.admin().await;
+    let (_, _, id, first) = admin.tenant_project_key().await;
+    let at = |what: &str| format!("/admin/api-keys/{id}{what}");
+    let rate = json!({"per_minute": 60, "burst": 5});
+    let set = admin.send_json(Method::PUT, &at("/rate"), rate).await.ok(StatusCode::OK);
+    assert_eq!(set["rate"], json!({"per_minute": 60, "burst": 5}));
+    for wrong in [json!({"per_minute": 0}), json!({"per_minute": 1, "concurrent": 0})] {
+        let answer = admin.send_json(Method::PUT, &at("/rate"), wrong).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", answer.text);
+    }
+    let none = admin.send_json(Method::DELETE, &at("/rate"), json!({})).await.ok(StatusCode::OK);
+    assert_eq!(none["rate"], json!(null));
+
+    let body = json!({"overlap_s": 60});
+    let rotated = admin.post_once(&at("/rotate"), "rotate-1", body.clone()).await;
+    let rotated = rotated.ok(StatusCode::OK);
+    let second = rotated["secret"].as_str().unwrap();
+    assert!(secret::is_well_formed(second) && second != first);
+    assert_eq!(rotated["hint"], json!(secret::hint(second)));
+    assert!(rotated["former_secret_until"].is_string());
+    let again = admin.post_once(&at("/rotate"), "rotate-1", body).await;
+    assert_eq!(again.status, StatusCode::CONFLICT, "a secret is shown once: {}", again.text);
+    let long = admin.post(&at("/rotate"), json!({"overlap_s": 2_592_001})).await;
+    assert_eq!(long.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(!admin.get(&at("")).await.text.contains(second));
+    let facts = world.decisions(&format!("control.key.{id}")).await;
+    let Some(ControlFact::KeyRotated { digest, .. }) = facts.last().map(|last| &last.facts[0])
+    else {
+        panic!("{facts:?}")
+    };
+    assert_eq!(*digest, KeyDigest::of(second), "and rotated once");
+
+    admin.post(&at("/revoke"), json!({})).await.ok(StatusCode::OK);
+    let late = admin.post(&at("/rotate"), json!({})).await;
+    assert_eq!(late.status, StatusCode::CONFLICT, "{}", late.text);
     admin.stop().await;
 }
 

@@ -255,10 +255,14 @@ impl Admin {
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send_json(Method::POST, path, body).await
+    }
+
+    pub async fn send_json(&self, method: Method, path: &str, body: Value) -> Answer {
         let headers =
             [("authorization", bearer()), ("content-type", "application/json".to_owned())];
         let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
-        self.send(Method::POST, path, &headers, &body.to_string()).await
+        self.send(method, path, &headers, &body.to_string()).await
     }
 
     pub async fn post_once(&self, path: &str, key: &str, body: Value) -> Answer {

@@ -46,6 +46,7 @@ impl ShardState {
                     tools: tools.clone(),
                     expires_at: *expires_at,
                     rate: None,
+                    former: Box::default(),
                     revoked: false,
                     as_of: seq,
                 };
@@ -61,6 +62,13 @@ impl ShardState {
                 match self.keys.get_mut(key) {
                     Some(row) => row.revoked = true,
                     None => return out.anomaly(seq, "revocation_of_no_key", key.to_string()),
+                }
+                self.key_changed(seq, *key, out);
+            }
+            ControlFact::KeyRotated { key, digest, former_until, hint: _ } => {
+                match self.keys.get_mut(key) {
+                    Some(row) => row.rotate(*digest, *former_until),
+                    None => return out.anomaly(seq, "rotation_of_no_key", key.to_string()),
                 }
                 self.key_changed(seq, *key, out);
             }

@@ -127,7 +127,10 @@ pub async fn unpublished_keys(
             .await?;
     let mut views = Vec::with_capacity(keys.len());
     for key in keys {
-        views.extend(state.key(parse(&key)?).map(|(_, view)| view));
+        if let Some((row, view)) = state.key(parse(&key)?) {
+            views.extend(row.views_of_former(&view));
+            views.push(view);
+        }
     }
     Ok(views)
 }

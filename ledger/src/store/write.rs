@@ -33,6 +33,8 @@ struct Checkpoint {
 
 struct KeyColumns {
     view: KeyState,
+    /// Its former secrets, as nodes are told of them.
+    former: Vec<KeyState>,
     body: String,
 }
 
@@ -57,7 +59,10 @@ impl Write {
             .keys
             .iter()
             .filter_map(|key| state.key(*key))
-            .map(|(row, view)| KeyColumns { view, body: json(row) })
+            .map(|(row, view)| {
+                let former = row.views_of_former(&view).collect();
+                KeyColumns { view, former, body: json(row) }
+            })
             .collect();
         let checkpoint = Checkpoint {
             ledger_seq: state.ledger_seq,
@@ -85,7 +90,8 @@ impl Write {
     /// What nodes must hear of it once it is committed: key states, and nodes whose positions moved.
     #[must_use]
     pub fn into_news(self) -> (Vec<KeyState>, Vec<(NodeId, NodeState)>) {
-        (self.keys.into_iter().map(|key| key.view).collect(), self.nodes)
+        let told = |key: KeyColumns| key.former.into_iter().chain([key.view]);
+        (self.keys.into_iter().flat_map(told).collect(), self.nodes)
     }
 
     /// Where the checkpoint is after it.

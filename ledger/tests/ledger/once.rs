@@ -1,6 +1,9 @@
 //! What is said once, twice or wrongly counts once.
 
-use schemas::{ControlFact, KeyStatus, LeaseAnswer, LeaseId, LeaseRefusal, Record, UsageBatch};
+use schemas::{
+    ControlFact, KeyDigest, KeyStatus, LeaseAnswer, LeaseId, LeaseRefusal, Record, Timestamp,
+    UsageBatch,
+};
 
 use crate::world::{TestNode, World, eventually, id};
 
@@ -28,11 +31,28 @@ async fn a_key_is_published_leased_counted_sealed_and_revoked() {
     eventually("the node learns that it may forget", seen).await;
     eventually("the hour is sealed in part", || async { world.sealed().await == 2 }).await;
 
+    let (first, second) = (world.digest, KeyDigest([2; 32]));
+    let former_until = Timestamp::from(chrono::Utc::now()).plus_ms(60_000);
+    let hint = String::new();
+    let rotated = ControlFact::KeyRotated { key: world.key, digest: second, hint, former_until };
+    world.decide(vec![rotated]).await;
+    let both = || async {
+        let (old, new) = (world.key_state_of(&first).await, world.key_state_of(&second).await);
+        old.is_some_and(|old| old.expires_at == Some(former_until))
+            && new.is_some_and(|new| new.key == world.key && new.expires_at.is_none())
+    };
+    eventually("the new secret serves, and the old one until its time", both).await;
+
     world.decide(vec![ControlFact::KeyRevoked { key: world.key }]).await;
     let revoked = || async {
-        world.key_state().await.is_some_and(|state| state.status == KeyStatus::Revoked)
+        let mut revoked = true;
+        for digest in [first, second] {
+            let state = world.key_state_of(&digest).await;
+            revoked &= state.is_some_and(|state| state.status == KeyStatus::Revoked);
+        }
+        revoked
     };
-    eventually("the revocation is published", revoked).await;
+    eventually("the revocation of both secrets is published", revoked).await;
     let refused = node.ask(world.key, LeaseId(id(51)), 1).await;
     assert!(
         matches!(refused, LeaseAnswer::Refused { why: LeaseRefusal::KeyNotActive, .. }),

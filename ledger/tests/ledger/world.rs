@@ -189,7 +189,11 @@ impl World {
     }
 
     pub async fn key_state(&self) -> Option<KeyState> {
-        self.entry(subject::KEYS, &subject::key_entry(&self.digest)).await
+        self.key_state_of(&self.digest).await
+    }
+
+    pub async fn key_state_of(&self, digest: &KeyDigest) -> Option<KeyState> {
+        self.entry(subject::KEYS, &subject::key_entry(digest)).await
     }
 
     pub async fn watermark(&self, node: &NodeId) -> Option<Watermark> {

@@ -126,6 +126,15 @@ pub enum ControlFact {
     KeyRevoked {
         key: KeyId,
     },
+    /// A key has a new secret; its former ones serve until their time.
+    KeyRotated {
+        key: KeyId,
+        digest: KeyDigest,
+        /// What may be shown of the new secret.
+        hint: String,
+        /// From here on the secret before this one is refused.
+        former_until: Timestamp,
+    },
     /// How fast a key may be used, over all nodes together; `None` = as fast as it can.
     KeyRateSet {
         key: KeyId,

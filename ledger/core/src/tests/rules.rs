@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use schemas::{
-    ControlFact, LeaseAsk, LeaseRefusal, MeterName, Period, PeriodRule, Quantity, QuotaKind,
-    QuotaRule, RateLimits, Record, Reserve, Scope,
+    ControlFact, KeyDigest, KeyState, KeyStatus, LeaseAsk, LeaseRefusal, MeterName, Period,
+    PeriodRule, Quantity, QuotaKind, QuotaRule, RateLimits, Record, Reserve, Scope,
 };
 
 use crate::{
@@ -194,4 +194,34 @@ fn a_keys_rate_is_shared_and_never_given_twice() {
     assert_eq!(world.ask(&node(2), 1, 4, 1).unwrap().rate, Some(half));
     world.control(vec![ControlFact::KeyRateSet { key: KEY, rate: None }]);
     assert_eq!(world.ask(&node(2), 1, 5, 1).unwrap().rate, None);
+}
+
+#[test]
+fn a_rotated_key_is_told_by_each_of_its_secrets_until_its_time() {
+    let mut world = World::new();
+    let digest = |n: u8| KeyDigest([n; 32]);
+    let first = world.state.key(KEY).unwrap().1.digest;
+    let rotated = |n: u8, until: i64| ControlFact::KeyRotated {
+        key: KEY,
+        digest: digest(n),
+        hint: String::new(),
+        former_until: NOON.plus_ms(until),
+    };
+    let lease = world.ask(&node(1), 1, 1, 5).unwrap();
+    world.control(vec![rotated(8, 1_000)]);
+    world.control(vec![rotated(9, 500)]);
+    let told = |world: &World| {
+        let (row, view) = world.state.key(KEY).unwrap();
+        let former: Vec<_> =
+            row.views_of_former(&view).map(|view| (view.digest, view.expires_at)).collect();
+        (view.digest, view.expires_at, former)
+    };
+    let former = vec![(first, Some(NOON.plus_ms(1_000))), (digest(8), Some(NOON.plus_ms(500)))];
+    assert_eq!(told(&world), (digest(9), None, former), "each secret until its own time");
+    world.call(&lease, 1);
+    assert!(world.anomalies().is_empty(), "calls go on under the lease of before");
+    world.control(vec![ControlFact::KeyRevoked { key: KEY }]);
+    let (row, view) = world.state.key(KEY).unwrap();
+    let gone = |view: &KeyState| view.status == KeyStatus::Revoked && view.as_of == row.as_of;
+    assert!(gone(&view) && row.views_of_former(&view).all(|view| gone(&view)));
 }

@@ -39,6 +39,8 @@ pub(super) struct Causes {
     key: KeyId,
     pub created: Option<Cause>,
     pub revoked: Option<Cause>,
+    /// Who gave it its secret, where that is not its first.
+    pub rotated: Option<Cause>,
     /// Who set its rate last.
     pub rate: Option<Cause>,
     tenants: HashMap<TenantId, Cause>,
@@ -52,6 +54,7 @@ impl Causes {
             key,
             created: None,
             revoked: None,
+            rotated: None,
             rate: None,
             tenants: HashMap::new(),
             access: HashMap::new(),
@@ -94,6 +97,9 @@ impl Causes {
             }
             ControlFact::KeyRevoked { key } if *key == self.key => {
                 self.revoked.get_or_insert_with(|| cause("key revoked".into()));
+            }
+            ControlFact::KeyRotated { key, .. } if *key == self.key => {
+                self.rotated = Some(cause("secret rotated".into()));
             }
             ControlFact::KeyRateSet { key, .. } if *key == self.key => {
                 self.rate = Some(cause("rate set".into()));

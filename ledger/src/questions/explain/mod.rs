@@ -152,7 +152,7 @@ fn because(key: &KeyState, causes: &Causes) -> Vec<Cause> {
         KeyStatus::Suspended | KeyStatus::Active => causes.access(key.tenant),
         KeyStatus::Pending => causes.tenant(key.tenant),
     };
-    causes.created.iter().chain(&causes.rate).chain(last).cloned().collect()
+    causes.created.iter().chain(&causes.rotated).chain(&causes.rate).chain(last).cloned().collect()
 }
 
 fn lease_then(open: &OpenLease, moment: Timestamp) -> LeaseThen {
