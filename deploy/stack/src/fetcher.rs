@@ -1,4 +1,4 @@
-//! Runs the machine's own tools (npm, apt-get, dpkg) to fetch something into a staging folder.
+//! Runs the machine's own tools (npm, python3, apt-get, dpkg) to fetch something into a staging folder.
 //!
 //! They get this process's whole environment, proxies included; everything that they print goes to
 //! a log whose last lines an error shows. They die with this process like any other child, at once.
@@ -37,9 +37,21 @@ impl<'a> Fetcher<'a> {
     /// # Errors
     /// It is not in `PATH`, fails, or takes longer than half an hour.
     pub async fn run<A: AsRef<OsStr>>(&self, tool: &str, args: &[A]) -> Result<(), StackError> {
+        self.run_at(&self.find(tool)?, args).await
+    }
+
+    /// Runs the tool at `program` to its end.
+    ///
+    /// # Errors
+    /// It fails, or takes longer than half an hour.
+    pub async fn run_at<A: AsRef<OsStr>>(
+        &self,
+        program: &Path,
+        args: &[A],
+    ) -> Result<(), StackError> {
         let spec = Spec {
             part: self.part.to_owned(),
-            program: self.find(tool)?,
+            program: program.to_owned(),
             args: args.iter().map(OsString::from).collect(),
             env: self.settings.everything().to_vec(),
             folder: self.folder.to_owned(),

@@ -34,6 +34,7 @@ pub use error::StackError;
 pub use folder::Folder;
 pub use part::Part;
 pub use part::clickhouse::ClickHouse;
+pub use part::clients::{Clients, CommandLine, Sdk};
 pub use part::conformance::Conformance;
 pub use part::mcp_server::{McpServer, McpTools};
 pub use part::nats::{Nats, NatsSettings, SyncInterval};

@@ -25,6 +25,8 @@ struct Top<'a> {
 struct Params<'a> {
     #[serde(borrow, rename = "_meta")]
     meta: Option<&'a RawValue>,
+    #[serde(borrow, rename = "progressToken")]
+    token: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -90,6 +92,15 @@ pub fn without_meta(message: &[u8], is_known: impl Fn(&str) -> bool) -> Option<V
     members.retain(|name, _| !is_known(name));
     let left = serde_json::to_string(&members).ok()?;
     Some(replaced(text, place(text, meta.get()), &left))
+}
+
+/// The notice of progress with another token.
+#[must_use]
+pub fn with_token(message: &[u8], token: &str) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(message).ok()?;
+    let top: Top<'_> = serde_json::from_str(text).ok()?;
+    let params: Params<'_> = serde_json::from_str(top.params?.get()).ok()?;
+    Some(replaced(text, place(text, params.token?.get()), token))
 }
 
 /// The error with another code.
@@ -169,6 +180,10 @@ mod tests {
             r#"{"params":{"_meta":{"a":1.00},"x":1}}"#,
         );
         is(without_meta(br#"{"params":{"x": 1}}"#, known), r#"{"params":{"x": 1}}"#);
+        is(
+            with_token(br#"{"params":{ "progressToken": "a", "progress": 1.0 }}"#, "7"),
+            r#"{"params":{ "progressToken": 7, "progress": 1.0 }}"#,
+        );
         assert_eq!(code(br#"{"error":{"code":-32601}}"#), Some(-32601));
     }
 
@@ -179,6 +194,7 @@ mod tests {
         assert_eq!(with_result(br#"{"result":[]}"#, "x"), None);
         assert_eq!(with_params(br#"{"params":[]}"#, "x"), None);
         assert_eq!(with_id(b"[]", "1"), None);
+        assert_eq!(with_token(br#"{"params":{}}"#, "1"), None);
         assert_eq!(with_code(br#"{"result":{}}"#, 1), None);
     }
 }

@@ -54,6 +54,13 @@ pub fn text(of: &Members<'_>, name: &str) -> Option<String> {
     serde_json::from_str(of.get(name)?.get()).ok()
 }
 
+/// By what name the sender of a request wants to hear of its progress, as it is written.
+pub fn progress_token(message: &[u8]) -> Option<String> {
+    let params = params(message)?;
+    let meta = object(&params, "_meta")?;
+    Some(meta.get("progressToken")?.get().to_owned())
+}
+
 /// The members of a member that is an object.
 pub fn object<'a>(of: &Members<'a>, name: &str) -> Option<Members<'a>> {
     members(of.get(name).copied()?)

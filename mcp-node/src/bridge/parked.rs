@@ -25,6 +25,8 @@ pub struct Parked {
     pub pieces: mpsc::Receiver<Piece>,
     /// The call's id at the server.
     pub wire: RequestId,
+    /// By what name the server tells of its progress, as it was written.
+    pub token: Option<String>,
     pub questions: Vec<Question>,
 }
 

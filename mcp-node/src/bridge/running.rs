@@ -41,6 +41,10 @@ pub struct Running {
     /// Its id at the server, and the one that the client gave.
     pub wire: RequestId,
     pub id: RequestId,
+    /// By what names the server and this request of the client tell of its progress: a call that goes on after a
+    /// question keeps the first at the server, and gets another from the client.
+    pub token: Option<String>,
+    pub client_token: Option<String>,
     pub key: KeyId,
     pub method: String,
     pub permit: Option<Permit>,
@@ -82,7 +86,10 @@ impl Running {
                 Ok(Message::Notification { method, .. })
                     if self.logs || method != "notifications/message" =>
                 {
-                    self.forward(line).await;
+                    let progress = method == "notifications/progress";
+                    if let Some(line) = if progress { self.renamed(line) } else { Some(line) } {
+                        self.forward(line).await;
+                    }
                 }
                 _ => {} // In the new era servers ask nothing.
             }
@@ -96,6 +103,15 @@ impl Running {
             _ => no_such_method(id).into(),
         };
         drop(self.conversation.link().tell(said).await); // If it is gone, its pieces say so.
+    }
+
+    /// A notice of progress by the name that the client knows; `None` = it did not ask for any.
+    fn renamed(&self, line: Bytes) -> Option<Bytes> {
+        let token = self.client_token.as_deref()?;
+        if self.token.as_deref() == Some(token) {
+            return Some(line);
+        }
+        splice::with_token(&line, token).map(Bytes::from)
     }
 
     async fn forward(&mut self, line: Bytes) {
@@ -116,8 +132,9 @@ impl Running {
         }
         let params = params(line).and_then(|params| serde_json::to_string(&params).ok());
         let question = Question { id, method, params: params.unwrap_or_else(|| "{}".to_owned()) };
-        let Self { conversation, pieces, wire, id, key, lot, mut client, streaming, .. } = self;
-        let parked = Parked { key, conversation, pieces, wire, questions: vec![question] };
+        let Self { conversation, pieces, wire, token, id, key, lot, mut client, streaming, .. } =
+            self;
+        let parked = Parked { key, conversation, pieces, wire, token, questions: vec![question] };
         let request = parked.request("");
         match lot.park(parked) {
             Ok(state) => {

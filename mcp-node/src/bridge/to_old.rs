@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Era, messages,
-    parked::Lot,
+    parked::{Lot, Parked},
     pool::{Pool, Pooled},
     running::Running,
     subscriptions,
@@ -53,6 +53,8 @@ struct Begun {
     conversation: Pooled,
     pieces: mpsc::Receiver<Piece>,
     wire: RequestId,
+    /// By what name the server tells of its progress.
+    token: Option<String>,
 }
 
 impl ToOld {
@@ -133,11 +135,13 @@ impl ToOld {
             }
         };
         let (client, response) = Client::new(hint);
-        let Begun { conversation, pieces, wire } = begun;
+        let Begun { conversation, pieces, wire, token } = begun;
         let running = Running {
             conversation,
             pieces,
             wire,
+            token,
+            client_token: messages::progress_token(&post.body),
             id,
             key: post.inbound.caller.state().key,
             method,
@@ -184,8 +188,8 @@ impl ToOld {
             for answer in answers {
                 parked.conversation.link().tell(answer).await?;
             }
-            let (conversation, pieces, wire) = (parked.conversation, parked.pieces, parked.wire);
-            return Ok(Ok(Begun { conversation, pieces, wire }));
+            let Parked { conversation, pieces, wire, token, .. } = parked;
+            return Ok(Ok(Begun { conversation, pieces, wire, token }));
         }
         // A session that the server has forgotten is begun anew, once: it cannot have run the request.
         for _ in 0..2 {
@@ -219,7 +223,10 @@ impl ToOld {
         let first = tokio::time::timeout_at(deadline, pieces.recv()).await;
         match first.map_err(|_| Refusal::UpstreamTimeout)? {
             Some(Piece::Refused(Refusal::SessionNotFound)) => Ok(None),
-            Some(first) => Ok(Some(Begun { pieces: before(first, pieces), conversation, wire })),
+            Some(first) => {
+                let token = messages::progress_token(&post.body);
+                Ok(Some(Begun { pieces: before(first, pieces), conversation, wire, token }))
+            }
             None => Err(Refusal::UpstreamUnreachable),
         }
     }

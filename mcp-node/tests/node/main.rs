@@ -5,6 +5,7 @@
 
 mod bridge;
 mod calls;
+mod clients;
 mod conformance;
 mod door;
 mod http_server;

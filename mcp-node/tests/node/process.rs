@@ -17,14 +17,14 @@ use crate::{
 };
 
 /// A running `mcp-node`.
-struct Process {
+pub struct Process {
     child: Child,
-    url: String,
+    pub url: String,
 }
 
 impl Process {
     /// Starts it in the world's spool folder; `args` come last.
-    async fn start(world: &World, args: &[&str]) -> Self {
+    pub async fn start(world: &World, args: &[&str]) -> Self {
         let spool = world.folder.path().join("spool");
         let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-node"));
         command.args(["--listen", "127.0.0.1:0"]).args(args).kill_on_drop(true);
@@ -62,7 +62,7 @@ impl Process {
     }
 
     /// Ends it with SIGTERM and returns its exit code.
-    async fn stop(mut self) -> Option<i32> {
+    pub async fn stop(mut self) -> Option<i32> {
         self.signal(rustix::process::Signal::TERM);
         let status = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await;
         status.expect("it stops").unwrap().code()

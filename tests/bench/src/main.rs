@@ -1,5 +1,5 @@
 //! `bench NAME`: measures one thing, prints what it saw, and last one line of JSON, which it also writes to
-//! `target/bench/NAME.json`. `deploy/bench` builds and runs it; `ledger/README.md` has the figures.
+//! `target/bench/NAME.json`. `deploy/bench` builds and runs it; the READMEs of `ledger` and `mcp-node` have the figures.
 //!
 //! Every load is bounded and ends by itself; every process that is started ends with this one. What is compared is
 //! measured in one run, in turns, and the median of the rounds counts, since machines are noisy.
@@ -7,12 +7,15 @@
 #![expect(clippy::float_arithmetic, reason = "a measure is a float; no count and no money is here")]
 
 mod baseline;
+mod conformance;
 mod decision;
 mod fold;
 mod machine;
+mod node;
 mod quota;
 mod rebuild;
 mod report;
+mod revocation;
 mod rig;
 mod tenants;
 mod traffic;
@@ -33,9 +36,16 @@ async fn main() -> ExitCode {
         ["decision"] => decision::run(),
         ["quota"] => quota::run().await,
         ["rebuild"] => rebuild::run().await,
+        ["node"] => node::run().await,
+        ["conformance"] => conformance::run().await,
+        ["revocation"] => revocation::run().await,
+        ["mcp-server", listen] => node::upstream::over_http(listen).await,
+        ["mcp-server-stdio"] => node::upstream::over_stdio(),
         ["quota-node", settings @ ..] => quota::node::run(settings).await,
         _ => {
-            eprintln!("bench: fold, baseline, decision, quota or rebuild");
+            eprintln!(
+                "bench: fold, baseline, decision, quota, rebuild, node, conformance or revocation"
+            );
             return ExitCode::from(2);
         }
     };

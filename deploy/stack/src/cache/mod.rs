@@ -6,11 +6,12 @@
 //! someone else owns serves for reading.
 //!
 //! Absent on purpose: eviction, and any address. What is fetched comes through the machine's own
-//! apt and npm, with their own configuration, signatures and checksums.
+//! apt, npm and pip, with their own configuration, signatures and checksums.
 
 pub(crate) mod debian;
 pub(crate) mod npm;
 mod progress;
+pub(crate) mod venv;
 
 use std::fs::{self, File, Permissions, TryLockError};
 use std::os::unix::fs::PermissionsExt;

