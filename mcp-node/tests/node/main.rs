@@ -15,5 +15,6 @@ mod publish;
 mod quota;
 mod rig;
 mod server;
+mod smuggling;
 mod stdio_server;
 mod tasks;
