@@ -32,6 +32,10 @@ use self::config::{Behind, Config, Flags};
 /// How long answers may take to leave once nothing more is said.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
+/// A call is many small pieces of memory, taken and given back on several threads.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let config = match Config::read(Flags::parse()) {

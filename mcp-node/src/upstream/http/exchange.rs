@@ -60,7 +60,7 @@ impl Exchange {
             self.wait_elsewhere(deadline).await;
         }
         if let Some(session) = &self.session {
-            session.end(&self.id.key);
+            session.end(&self.id.key, &self.slot);
         }
     }
 

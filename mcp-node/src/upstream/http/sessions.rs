@@ -42,9 +42,10 @@ impl Session {
     /// Whether a call with this id may begin.
     ///
     /// # Errors
-    /// One with this id is running: their answers could not be told apart.
+    /// One with this id is running: their answers could not be told apart. One that is settled is not running: its
+    /// client has the answer, or is about to.
     pub fn check_free(&self, id: &IdKey) -> Result<(), Refusal> {
-        let running = self.calls.lock().contains_key(id);
+        let running = self.calls.lock().get(id).is_some_and(|slot| !slot.is_settled());
         if running { Err(ID_IN_USE) } else { Ok(()) }
     }
 
@@ -54,7 +55,11 @@ impl Session {
     /// As for [`Session::check_free`].
     pub fn begin(&self, id: &IdKey, slot: &Arc<Slot>) -> Result<(), Refusal> {
         match self.calls.lock().entry(id.clone()) {
-            Entry::Occupied(_) => Err(ID_IN_USE),
+            Entry::Occupied(running) if !running.get().is_settled() => Err(ID_IN_USE),
+            Entry::Occupied(mut settled) => {
+                settled.insert(slot.clone());
+                Ok(())
+            }
             Entry::Vacant(place) => {
                 place.insert(slot.clone());
                 Ok(())
@@ -66,8 +71,12 @@ impl Session {
         self.calls.lock().get(id).cloned()
     }
 
-    pub fn end(&self, id: &IdKey) {
-        self.calls.lock().remove(id);
+    /// Ends a call, unless another has its id by now.
+    pub fn end(&self, id: &IdKey, slot: &Arc<Slot>) {
+        let mut calls = self.calls.lock();
+        if calls.get(id).is_some_and(|found| Arc::ptr_eq(found, slot)) {
+            calls.remove(id);
+        }
     }
 
     /// The client does not want an answer any more.
