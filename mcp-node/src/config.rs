@@ -1,20 +1,24 @@
 //! The settings of the process `mcp-node`: defaults, then a file, then variables, then flags.
 
 mod flags;
+mod pairs;
 
 use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
 use axum::http::Uri;
+use mcp_node_core::scope::{ScopeError, ToolScopes};
 use runtime::settings::{Secret, SettingsError, load};
 use schemas::NodeId;
 use serde::Deserialize;
 
 use mcp_node::{
     NodeSettings,
+    access::Access,
     http::{DoorSettings, ListenSettings},
     labels::Labels,
     spool::SpoolLimits,
@@ -22,6 +26,7 @@ use mcp_node::{
 };
 
 pub use self::flags::Flags;
+use self::pairs::Pairs;
 
 const PREFIX: &str = "MCP_";
 /// Variables that keep the names that operators know, without our prefix.
@@ -52,6 +57,7 @@ struct File {
     flush_ms: u64,
     allowed_origins: String,
     allowed_hosts: String,
+    tool_scopes: Pairs,
     log_level: String,
     log_format: Option<String>,
     tenant_id: Option<String>,
@@ -75,6 +81,7 @@ pub struct Config {
     pub listening: ListenSettings,
     pub node: NodeSettings,
     pub door: DoorSettings,
+    pub access: Arc<Access>,
     pub behind: Behind,
     pub upstream: UpstreamSettings,
     pub connect_patience: Duration,
@@ -95,6 +102,8 @@ pub enum ConfigError {
     TwoUpstreams,
     #[error("`{0}` is not an http or https URL")]
     NotAnUrl(String),
+    #[error("tool_scopes: {0}")]
+    ToolScopes(#[from] ScopeError),
     #[error("{0} is out of its range: {1}")]
     Range(&'static str, &'static str),
 }
@@ -132,6 +141,7 @@ impl Config {
                 hosts: listed(&file.allowed_hosts),
                 loopback: is_loopback(&listen),
             },
+            access: Arc::new(Access { needs: ToolScopes::try_new(file.tool_scopes.0)? }),
             behind,
             upstream: UpstreamSettings {
                 request_patience: Duration::from_millis(file.request_timeout),

@@ -4,6 +4,7 @@
 //! ([`http`]) and the upstreams ([`upstream`]) are one way to use it; an embedding server uses the meter alone.
 //! The decisions are in `mcp-node-core`. Absent on purpose: the ledger's side of a lease, and prices.
 
+pub mod access;
 pub mod ask;
 pub mod bridge;
 pub mod clock;

@@ -84,6 +84,7 @@ async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
     let opened = Door {
         meter: node.meter().clone(),
         upstream: upstream.clone(),
+        access: config.access.clone(),
         settings: config.door.clone(),
     };
     drop(door.set(opened)); // Set once, here.

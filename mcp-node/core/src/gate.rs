@@ -1,10 +1,13 @@
-//! Who may call what: a key's status, its end, its list of tools.
+//! Who may call what: a key's status, its end, its list of tools, the scopes that tools need.
 //!
 //! Absent on purpose: finding the key (the shell looks it up by digest) and how much it may call (`lease_book`).
 
 use schemas::{KeyState, KeyStatus, Timestamp};
 
-use crate::Refusal;
+use crate::{
+    Refusal,
+    scope::{Held, ToolScopes},
+};
 
 /// Whether the key may talk to this node at all.
 ///
@@ -32,6 +35,17 @@ pub fn check_key(state: &KeyState, now: Timestamp) -> Result<(), Refusal> {
 pub fn check_tool(state: &KeyState, tool: &str) -> Result<(), Refusal> {
     match &state.tools {
         Some(tools) if !tools.iter().any(|allowed| allowed == tool) => Err(Refusal::ToolNotAllowed),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the caller holds the scope that the tool needs.
+///
+/// # Errors
+/// It does not; the refusal names the scope.
+pub fn check_scope(needs: &ToolScopes, held: Held<'_>, tool: &str) -> Result<(), Refusal> {
+    match needs.needed(tool) {
+        Some(scope) if !held.covers(scope) => Err(Refusal::InsufficientScope(scope.to_owned())),
         _ => Ok(()),
     }
 }
@@ -86,6 +100,21 @@ mod tests {
     fn a_revoked_key_is_refused_as_one_that_never_was() {
         let revoked = state(KeyStatus::Revoked, Some(1), None);
         assert_eq!(check_key(&revoked, Timestamp(100)), Err(Refusal::Unauthorized));
+    }
+
+    #[test]
+    fn a_tool_that_needs_a_scope_is_for_those_who_hold_it() {
+        let entry = ("debate_*".to_owned(), "debate:start".to_owned());
+        let needs = ToolScopes::try_new([entry]).unwrap();
+        let check = |scopes: &[&str], tool| {
+            let key: Vec<String> = scopes.iter().map(ToString::to_string).collect();
+            check_scope(&needs, Held { key: &key, token: None }, tool)
+        };
+        assert_eq!(check(&["debate:*"], "debate_now"), Ok(()));
+        assert_eq!(check(&[], "debate_now"), Ok(()), "a key without scopes has all");
+        assert_eq!(check(&["context:read"], "echo"), Ok(()), "no entry, no scope needed");
+        let lacks = Err(Refusal::InsufficientScope("debate:start".into()));
+        assert_eq!(check(&["context:read"], "debate_now"), lacks);
     }
 
     #[test]

@@ -11,10 +11,12 @@ pub mod message;
 pub mod mirror;
 pub mod rate_limit;
 pub mod refusal;
+pub mod scope;
 pub mod splice;
 pub mod spool_format;
 pub mod sse;
 pub mod task;
+pub mod tool_list;
 
 pub use lease_book::{Action, LeaseBook, Take, Unit};
 pub use message::Message;

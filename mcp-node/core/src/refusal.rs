@@ -33,6 +33,8 @@ pub enum Refusal {
     /// The ledger refuses the key, and its state is on the way.
     KeyNotActive,
     ToolNotAllowed,
+    /// The tool needs this scope, which the caller does not hold.
+    InsufficientScope(String),
     OriginNotAllowed,
     /// The request came to this node by a name that is not its own.
     HostNotAllowed,
@@ -109,6 +111,12 @@ impl Refusal {
             Self::ToolNotAllowed => {
                 Row(403, 40_301, "tool_not_allowed", "The API key may not call this tool.")
             }
+            Self::InsufficientScope(_) => Row(
+                403,
+                40_304,
+                "insufficient_scope",
+                "The API key or token lacks the scope that this tool needs.",
+            ),
             Self::OriginNotAllowed => {
                 Row(403, 40_302, "origin_not_allowed", "This origin is not allowed.")
             }
@@ -280,7 +288,9 @@ impl Refusal {
             Self::RateHeld { .. } => Some(RefusalReason::RateLimited),
             Self::LedgerUnreachable => Some(RefusalReason::LedgerUnreachable),
             Self::CannotRecord => Some(RefusalReason::CannotRecord),
-            Self::ToolNotAllowed => Some(RefusalReason::ToolNotAllowed),
+            Self::ToolNotAllowed | Self::InsufficientScope(_) => {
+                Some(RefusalReason::ToolNotAllowed)
+            }
             Self::KeyExpired | Self::KeyPending(_) | Self::KeySuspended(_) | Self::KeyNotActive => {
                 Some(RefusalReason::KeyNotActive)
             }
@@ -313,6 +323,7 @@ mod tests {
             Refusal::KeySuspended(String::new()),
             Refusal::KeyNotActive,
             Refusal::ToolNotAllowed,
+            Refusal::InsufficientScope(String::new()),
             Refusal::OriginNotAllowed,
             Refusal::HostNotAllowed,
             Refusal::SessionNotFound,

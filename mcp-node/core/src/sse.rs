@@ -114,6 +114,26 @@ pub fn data(frame: &[u8]) -> Option<Cow<'_, [u8]>> {
     Some(Cow::Owned(joined))
 }
 
+/// The frame with other data, and every other line of it as it was.
+#[must_use]
+pub fn with_data(frame: &[u8], data: &[u8]) -> Vec<u8> {
+    let is_data = |line: &[u8]| line == b"data" || line.starts_with(b"data:");
+    let frame = frame.strip_prefix(b"\xef\xbb\xbf").unwrap_or(frame);
+    let lines = frame.split(|byte| matches!(byte, b'\n' | b'\r'));
+    let mut written = Vec::with_capacity(frame.len());
+    for line in lines.filter(|line| !line.is_empty() && !is_data(line)) {
+        written.extend_from_slice(line);
+        written.push(b'\n');
+    }
+    for line in data.split(|byte| matches!(byte, b'\n' | b'\r')) {
+        written.extend_from_slice(b"data: ");
+        written.extend_from_slice(line);
+        written.push(b'\n');
+    }
+    written.push(b'\n');
+    written
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -168,6 +188,22 @@ mod tests {
         check(": data: x\n\n", None);
         check("database: x\n\n", None);
         check("\u{feff}data: x\n\n", Some("x"));
+    }
+
+    #[test]
+    fn other_data_leaves_the_other_lines() {
+        #[track_caller]
+        fn check(frame: &str, with: &str, expected: &str) {
+            let found = with_data(frame.as_bytes(), with.as_bytes());
+            assert_eq!(std::str::from_utf8(&found).unwrap(), expected, "{frame:?}");
+        }
+        check(
+            "event: message\r\nid: 7\r\ndata: a\r\n\r\n",
+            "b",
+            "event: message\nid: 7\ndata: b\n\n",
+        );
+        check("data: a\ndata: b\nretry: 5\n\n", "c\nd", "retry: 5\ndata: c\ndata: d\n\n");
+        check("\u{feff}data: a\n: hush\ndatabase: x\n\n", "b", ": hush\ndatabase: x\ndata: b\n\n");
     }
 
     #[test]

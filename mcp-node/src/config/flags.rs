@@ -6,7 +6,7 @@ use clap::Parser;
 use runtime::settings::Secret;
 use schemas::NodeId;
 
-use super::File;
+use super::{File, Pairs};
 
 /// Meters the tool calls of an MCP server: `mcp-node --upstream URL`, or `mcp-node -- command args`.
 #[derive(Debug, Parser)]
@@ -75,6 +75,9 @@ pub struct Flags {
     /// By which names the node may be called, comma-separated.
     #[arg(long, value_name = "HOSTS")]
     allowed_hosts: Option<String>,
+    /// Which scope which tools need: `tool=scope,beginning*=scope`.
+    #[arg(long, value_name = "TOOL=SCOPE,...")]
+    tool_scopes: Option<Pairs>,
     /// error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -107,7 +110,7 @@ impl Flags {
         over!(
             server_host server_port spool_dir spool_max_bytes max_request_size max_answer_size max_connections
             max_sessions connection_timeout request_timeout session_idle_ms drain_ms flush_ms allowed_origins
-            allowed_hosts log_level;
+            allowed_hosts tool_scopes log_level;
             listen ops_listen node_id log_format tenant_id organization_id
         );
         if let Some(url) = self.nats_url {

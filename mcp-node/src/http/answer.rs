@@ -36,6 +36,11 @@ pub fn refuse(refusal: &Refusal, id: Option<&str>) -> Response {
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tollbook\""));
     }
+    if let Refusal::InsufficientScope(scope) = refusal {
+        let asked =
+            format!(r#"Bearer realm="tollbook", error="insufficient_scope", scope="{scope}""#);
+        headers.insert(WWW_AUTHENTICATE, asked.parse().expect("a scope is visible ASCII"));
+    }
     if let Refusal::RateLimited { per_minute, retry_ms } = refusal {
         let (policy, state) = (
             format!(r#""calls";q={per_minute};w=60"#),
@@ -76,6 +81,7 @@ fn data(refusal: &Refusal, now: Timestamp) -> Value {
         Refusal::KeyPending(why) | Refusal::KeySuspended(why) if !why.is_empty() => {
             put("detail", why.as_str().into());
         }
+        Refusal::InsufficientScope(scope) => put("scope", scope.as_str().into()),
         Refusal::RateLimited { per_minute, .. } => put("perMinute", (*per_minute).into()),
         Refusal::TooManyRunning(most) => put("concurrent", (*most).into()),
         Refusal::RequestTooLarge(most) => put("maxBytes", (*most).into()),
@@ -174,6 +180,23 @@ mod tests {
         assert_eq!((&data["remaining"], &data["scope"]), (&json!(0), &json!("tenant")));
         assert_eq!(data["resetAt"], period.to.to_string());
         assert!(data["retryAfterMs"].as_u64().is_some());
+    }
+
+    #[test]
+    fn a_scope_that_lacks_is_named() {
+        let refusal = Refusal::InsufficientScope("debate:start".into());
+        let response = refuse(&refusal, Some("1"));
+        assert_eq!(response.status(), 403);
+        assert_eq!(
+            response.headers()[WWW_AUTHENTICATE],
+            r#"Bearer realm="tollbook", error="insufficient_scope", scope="debate:start""#
+        );
+        let body: Value = serde_json::from_slice(&error(&refusal, None, Timestamp(0))).unwrap();
+        assert_eq!(body["error"]["code"], 40_304);
+        assert_eq!(
+            body["error"]["data"],
+            json!({ "reason": "insufficient_scope", "scope": "debate:start" })
+        );
     }
 
     #[test]

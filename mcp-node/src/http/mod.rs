@@ -31,7 +31,12 @@ pub use self::{
     listen::{ConnectionId, ListenSettings, listen},
     post::{Kind, Post, RequestId},
 };
-use crate::{keys::Known, meter::Meter, upstream::Upstream};
+use crate::{
+    access::{Access, Grant},
+    keys::Known,
+    meter::Meter,
+    upstream::Upstream,
+};
 
 /// The header that names a session.
 pub const SESSION: &str = "mcp-session-id";
@@ -58,6 +63,7 @@ pub struct DoorSettings {
 pub struct Door {
     pub meter: Meter,
     pub upstream: Arc<Upstream>,
+    pub access: Arc<Access>,
     pub settings: DoorSettings,
 }
 
@@ -65,12 +71,20 @@ pub struct Door {
 #[derive(Clone)]
 pub struct Inbound {
     pub caller: Arc<Known>,
+    /// The scopes of the token that it came with; `None` = it came with the key itself.
+    pub scopes: Option<Arc<[String]>>,
     pub headers: HeaderMap,
     /// On which connection it came; 0 = nobody knows.
     pub connection: u64,
 }
 
 impl Inbound {
+    /// What it may do.
+    #[must_use]
+    pub fn grant(&self) -> Grant {
+        Grant { caller: self.caller.clone(), scopes: self.scopes.clone() }
+    }
+
     /// The session that it names, in the era that has sessions; one that is unreadable, or several, are the session
     /// ``, which nobody has.
     #[must_use]
@@ -137,13 +151,18 @@ async fn serve(door: &Door, head: Parts, body: Body) -> Response {
             return answer::refuse(&refusal, None);
         }
     };
-    let inbound = Inbound { caller, headers, connection };
+    let inbound = Inbound { caller, scopes: None, headers, connection };
     if method == Method::POST {
         return post::serve(door, inbound, body).await;
     }
-    let answered = match method {
-        Method::GET => door.upstream.get(&inbound).await,
-        _ => door.upstream.delete(&inbound).await,
-    };
-    answered.unwrap_or_else(|refusal: Refusal| answer::refuse(&refusal, None))
+    if method == Method::DELETE {
+        let ended = door.upstream.delete(&inbound).await;
+        return ended.unwrap_or_else(|refusal| answer::refuse(&refusal, None));
+    }
+    match (door.upstream.get(&inbound).await, door.access.shown(&inbound.grant(), false)) {
+        // A resumed stream may hold the answer to a `tools/list`.
+        (Ok(stream), Some(shown)) => shown.of(stream, None, door.upstream.max_answer_bytes()).await,
+        (Ok(stream), None) => stream,
+        (Err(refusal), _) => answer::refuse(&refusal, None),
+    }
 }

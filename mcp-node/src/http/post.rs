@@ -15,6 +15,7 @@ use mcp_node_core::{
 
 use super::{Door, Inbound, answer, era};
 use crate::{
+    access::Access,
     keys::Known,
     meter::{Call, Meter, Origin, Permit},
     upstream::{Asked, Tasks},
@@ -53,15 +54,20 @@ pub struct Post {
     pub body: Bytes,
     pub kind: Kind,
     meter: Meter,
+    access: Arc<Access>,
 }
 
 impl Post {
     /// Takes leave for this message: `None` = it needs none, since it calls no tool.
     ///
     /// # Errors
-    /// See [`Meter::admit`].
+    /// See [`Access::check`] and [`Meter::admit`].
     pub async fn admit(&self) -> Result<Option<Permit>, Refusal> {
         let Kind::Request { id, tool: Some(tool), .. } = &self.kind else { return Ok(None) };
+        if let Err(refusal) = self.access.check(&self.inbound.grant(), tool) {
+            self.meter.refused(&self.inbound.caller, tool, &refusal);
+            return Err(refusal);
+        }
         let origin = Origin { connection: self.inbound.connection, request: &id.raw };
         let call = Call { method: "tools/call", tool, bytes_in: self.body.len() as u64, origin };
         self.meter.admit(&self.inbound.caller, call).await.map(Some)
@@ -108,13 +114,21 @@ pub(super) async fn serve(door: &Door, inbound: Inbound, body: Body) -> Response
     if let Err(refusal) = era::check(&message, &inbound.headers) {
         return answer::refuse(&refusal, id.as_deref());
     }
-    let post = Post { inbound, body, kind, meter: door.meter.clone() };
+    let lists = matches!(&kind, Kind::Request { method, .. } if method == "tools/list");
+    let shown = lists.then(|| door.access.shown(&inbound.grant(), inbound.is_modern())).flatten();
+    let (meter, access) = (door.meter.clone(), door.access.clone());
+    let post = Post { inbound, body, kind, meter, access };
     let said = Said::of(&post);
-    let answered = door.upstream.post(post).await;
-    answered.unwrap_or_else(|refusal| {
-        said.log(door, &refusal);
-        answer::refuse(&refusal, id.as_deref())
-    })
+    match door.upstream.post(post).await {
+        Ok(response) => match shown {
+            Some(shown) => shown.of(response, id, door.upstream.max_answer_bytes()).await,
+            None => response,
+        },
+        Err(refusal) => {
+            said.log(door, &refusal);
+            answer::refuse(&refusal, id.as_deref())
+        }
+    }
 }
 
 /// What the log line of a refused request says.

@@ -174,6 +174,11 @@ impl Meter {
         }
     }
 
+    /// Records that a call was refused by a rule that the meter does not know.
+    pub fn refused(&self, known: &Known, tool: &str, refusal: &Refusal) {
+        self.shared.note_refused(&known.state(), tool, refusal);
+    }
+
     /// Who runs this node.
     #[must_use]
     pub fn labels(&self) -> &Labels {

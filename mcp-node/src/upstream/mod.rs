@@ -78,6 +78,12 @@ impl Upstream {
         Self { server, eras: Eras::default(), to_old, to_new, most: settings.max_answer_bytes }
     }
 
+    /// The largest answer, or event of a stream. Unit: bytes.
+    #[must_use]
+    pub fn max_answer_bytes(&self) -> usize {
+        self.most
+    }
+
     /// Serves a posted message.
     ///
     /// # Errors

@@ -18,3 +18,4 @@ mod server;
 mod smuggling;
 mod stdio_server;
 mod tasks;
+mod who;

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Full;
 use mcp_node::{
     Node, NodeSettings,
+    access::Access,
     http::{Door, DoorSettings, Doorway, ListenSettings, listen, router},
     labels::Labels,
     spool::SpoolLimits,
@@ -93,6 +94,7 @@ pub struct Rig {
     pub world: World,
     pub node: Node,
     pub upstream: Arc<Upstream>,
+    access: Arc<Access>,
     address: SocketAddr,
     closing: CancellationToken,
 }
@@ -103,11 +105,17 @@ impl Rig {
     }
 
     pub async fn start_in(world: World, upstream: Upstream) -> Self {
+        Self::start_with(world, upstream, Access::default()).await
+    }
+
+    /// With rules on who may do what.
+    pub async fn start_with(world: World, upstream: Upstream, access: Access) -> Self {
+        let access = Arc::new(access);
         // A client of its own: a node shares no connection with the ledger.
         let nats = nats::connect(&world.server.url(), "node").await.unwrap();
         let node = Node::start(&world.spool(), &nats).await.unwrap();
-        let (address, upstream, closing) = open_door(&node, upstream).await;
-        Self { world, node, upstream, address, closing }
+        let (address, upstream, closing) = open_door_with(&node, upstream, access.clone()).await;
+        Self { world, node, upstream, access, address, closing }
     }
 
     pub fn ledger(&self) -> &Ledger {
@@ -130,14 +138,14 @@ impl Rig {
     pub async fn open(&self, settings: ListenSettings) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let routes = router(doorway(&self.node, &self.upstream));
+        let routes = router(doorway(&self.node, &self.upstream, &self.access));
         tokio::spawn(listen(listener, routes, settings, self.closing.clone()));
         address
     }
 
     /// Opens a second door that gives every request the key of `secret`, for clients that cannot.
     pub async fn open_keyed(&self, secret: &'static str) -> String {
-        let door = doorway(&self.node, &self.upstream);
+        let door = doorway(&self.node, &self.upstream, &self.access);
         let keyed = router(door).layer(axum::middleware::map_request(
             move |mut request: axum::extract::Request| async move {
                 request.headers_mut().insert("x-api-key", HeaderValue::from_static(secret));
@@ -172,10 +180,19 @@ pub async fn open_door(
     node: &Node,
     upstream: Upstream,
 ) -> (SocketAddr, Arc<Upstream>, CancellationToken) {
+    open_door_with(node, upstream, Arc::default()).await
+}
+
+async fn open_door_with(
+    node: &Node,
+    upstream: Upstream,
+    access: Arc<Access>,
+) -> (SocketAddr, Arc<Upstream>, CancellationToken) {
     let (upstream, closing) = (Arc::new(upstream), CancellationToken::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(listen(listener, router(doorway(node, &upstream)), listening(), closing.clone()));
+    let routes = router(doorway(node, &upstream, &access));
+    tokio::spawn(listen(listener, routes, listening(), closing.clone()));
     (address, upstream, closing)
 }
 
@@ -183,7 +200,7 @@ fn listening() -> ListenSettings {
     ListenSettings { most_connections: 1_000, head_patience: Duration::from_secs(10) }
 }
 
-fn doorway(node: &Node, upstream: &Arc<Upstream>) -> Doorway {
+fn doorway(node: &Node, upstream: &Arc<Upstream>, access: &Arc<Access>) -> Doorway {
     let settings = DoorSettings {
         max_request_bytes: 5 << 20,
         body_patience: Duration::from_secs(2),
@@ -192,7 +209,8 @@ fn doorway(node: &Node, upstream: &Arc<Upstream>) -> Doorway {
         loopback: true,
     };
     let door = Doorway::new(OnceLock::new());
-    let opened = Door { meter: node.meter().clone(), upstream: upstream.clone(), settings };
+    let (meter, access) = (node.meter().clone(), access.clone());
+    let opened = Door { meter, upstream: upstream.clone(), access, settings };
     assert!(door.set(opened).is_ok());
     door
 }

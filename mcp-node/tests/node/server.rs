@@ -108,6 +108,7 @@ async fn answer(
         Some("server/discover") => json_answer(&json!({ "jsonrpc": "2.0", "id": id, "result": {
             "resultType": "complete", "supportedVersions": ["2026-07-28", "2025-11-25"], "capabilities": {},
         } })),
+        Some("tools/list") => tools(message["params"]["cursor"].as_str(), id),
         Some("tasks/get") => {
             let task = message["params"]["taskId"].as_str().unwrap();
             let result = task_state(task, server.done.lock().contains(task));
@@ -121,6 +122,28 @@ async fn answer(
         _ => json_answer(&json!({ "jsonrpc": "2.0", "id": id, "result": { "echo": message } })),
     }
 }
+
+/// A list of two tools in odd spelling, as the cursor says: in one piece, as events, or broken.
+fn tools(cursor: Option<&str>, id: &Value) -> Response {
+    let list = format!("{{\"vendor\":1.00,\"id\":{id},\"jsonrpc\":\"2.0\",\"result\":{LISTED}}}");
+    match cursor {
+        Some("events") => with_type(
+            "text/event-stream",
+            format!(": hello\n\nid: 7\ndata:\n\nevent: message\nid: 8\ndata: {list}\n\n"),
+        ),
+        Some("broken") => {
+            json_answer(&json!({ "jsonrpc": "2.0", "id": id, "result": { "tools": {} } }))
+        }
+        Some("events_broken") => with_type(
+            "text/event-stream",
+            format!("data: {}\n\n", list.replace("\"id\"", "\"result\":1,\"id\"")),
+        ),
+        Some("hang") => with_type("text/event-stream", "id: 9\ndata:\n\n"),
+        _ => with_type("application/json", list),
+    }
+}
+
+pub const LISTED: &str = r#"{ "tools":[ {"name":"success", "x":1.0}, { "n\u0061me":"tool_error" , "x":[ ]} ],"nextCursor":"events","ttlMs":5,"cacheScope":"public"}"#;
 
 fn status(status: StatusCode) -> Response {
     let mut response = Response::new(Body::empty());

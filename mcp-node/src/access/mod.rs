@@ -1,0 +1,67 @@
+//! Who may do what at this node: what its tools need, and what a caller holds of it.
+//!
+//! One [`Access`] stands for the node's configuration; a [`Grant`] for what one request may do. Absent on purpose: the
+//! state of keys (`keys`), and how much a key may call (`meter`).
+
+mod shown;
+
+use std::sync::Arc;
+
+use mcp_node_core::{
+    Refusal, gate,
+    scope::{Held, ToolScopes},
+};
+use schemas::KeyState;
+
+pub use self::shown::Shown;
+use crate::keys::Known;
+
+/// What the node knows of who may do what.
+#[derive(Debug, Default)]
+pub struct Access {
+    /// The scopes that tools need.
+    pub needs: ToolScopes,
+}
+
+/// What a request may do: its key, and what a token leaves of the key's rights.
+#[derive(Clone)]
+pub struct Grant {
+    pub caller: Arc<Known>,
+    /// The scopes of the token that it came with; `None` = it came with the key itself.
+    pub scopes: Option<Arc<[String]>>,
+}
+
+impl Grant {
+    /// All that the key may do.
+    #[must_use]
+    pub fn of_key(caller: Arc<Known>) -> Self {
+        Self { caller, scopes: None }
+    }
+
+    fn held<'a>(&'a self, state: &'a KeyState) -> Held<'a> {
+        Held { key: &state.scopes, token: self.scopes.as_deref() }
+    }
+}
+
+impl Access {
+    /// Whether a request may call a tool.
+    ///
+    /// # Errors
+    /// The key has a list of tools and this is none of them, or the caller lacks the scope that it needs.
+    pub fn check(&self, grant: &Grant, tool: &str) -> Result<(), Refusal> {
+        if self.needs.is_empty() {
+            return Ok(()); // The key's list of tools is looked at when the call is admitted.
+        }
+        let state = grant.caller.state();
+        gate::check_tool(&state, tool)?;
+        gate::check_scope(&self.needs, grant.held(&state), tool)
+    }
+
+    /// What a request is shown of the tools that there are; `None` = all.
+    #[must_use]
+    pub fn shown(self: &Arc<Self>, grant: &Grant, modern: bool) -> Option<Shown> {
+        let state = grant.caller.state();
+        let by_scope = !self.needs.is_empty() && grant.held(&state).is_bounded();
+        (state.tools.is_some() || by_scope).then(|| Shown::new(self.clone(), grant.clone(), modern))
+    }
+}
