@@ -2,23 +2,24 @@
 
 mod flags;
 mod pairs;
+mod switch;
+mod upstream;
+mod who;
 
 use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     path::PathBuf,
-    sync::Arc,
     time::Duration,
 };
 
 use axum::http::Uri;
-use mcp_node_core::scope::{ScopeError, ToolScopes};
 use runtime::settings::{Secret, SettingsError, load};
 use schemas::NodeId;
 use serde::Deserialize;
 
 use mcp_node::{
     NodeSettings,
-    access::Access,
+    access::AccessSettings,
     http::{DoorSettings, ListenSettings},
     labels::Labels,
     spool::SpoolLimits,
@@ -26,7 +27,12 @@ use mcp_node::{
 };
 
 pub use self::flags::Flags;
-use self::pairs::Pairs;
+use self::{
+    pairs::Pairs,
+    switch::Switch,
+    upstream::{Told, UpstreamError},
+    who::WhoError,
+};
 
 const PREFIX: &str = "MCP_";
 /// Variables that keep the names that operators know, without our prefix.
@@ -58,6 +64,18 @@ struct File {
     allowed_origins: String,
     allowed_hosts: String,
     tool_scopes: Pairs,
+    jwt_issuer: Option<String>,
+    jwt_audience: Option<String>,
+    jwt_jwks: Option<String>,
+    jwt_key_claim: String,
+    public_url: Option<String>,
+    upstream_headers: Pairs,
+    forward_identity: Switch,
+    internal_jwt: Switch,
+    internal_jwt_key_file: Option<PathBuf>,
+    internal_jwt_header: String,
+    internal_jwt_issuer: Option<String>,
+    internal_jwt_audience: Option<String>,
     log_level: String,
     log_format: Option<String>,
     tenant_id: Option<String>,
@@ -81,8 +99,9 @@ pub struct Config {
     pub listening: ListenSettings,
     pub node: NodeSettings,
     pub door: DoorSettings,
-    pub access: Arc<Access>,
+    pub access: AccessSettings,
     pub behind: Behind,
+    pub told: Told,
     pub upstream: UpstreamSettings,
     pub connect_patience: Duration,
     pub drain: Duration,
@@ -102,8 +121,10 @@ pub enum ConfigError {
     TwoUpstreams,
     #[error("`{0}` is not an http or https URL")]
     NotAnUrl(String),
-    #[error("tool_scopes: {0}")]
-    ToolScopes(#[from] ScopeError),
+    #[error(transparent)]
+    Who(#[from] WhoError),
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
     #[error("{0} is out of its range: {1}")]
     Range(&'static str, &'static str),
 }
@@ -123,6 +144,8 @@ impl Config {
         let bound = || format!("{}:{}", file.server_host, file.server_port);
         let listen = file.listen.take().unwrap_or_else(bound);
         let connection = Duration::from_millis(file.connection_timeout);
+        let told = upstream::told(&mut file, &behind)?;
+        let access = who::access(&mut file, is_loopback(&listen))?;
         Ok(Self {
             listening: ListenSettings {
                 most_connections: file.max_connections,
@@ -141,8 +164,9 @@ impl Config {
                 hosts: listed(&file.allowed_hosts),
                 loopback: is_loopback(&listen),
             },
-            access: Arc::new(Access { needs: ToolScopes::try_new(file.tool_scopes.0)? }),
+            access,
             behind,
+            told,
             upstream: UpstreamSettings {
                 request_patience: Duration::from_millis(file.request_timeout),
                 max_answer_bytes: file.max_answer_size,
@@ -230,7 +254,8 @@ fn behind(url: Option<String>, command: Vec<String>) -> Result<Behind, ConfigErr
         (Some(_), Some(_)) => Err(ConfigError::TwoUpstreams),
         (None, Some(program)) => {
             // The server is somebody else's program: what opens our log is not its business.
-            let hidden = vec![format!("{PREFIX}NATS_URL")];
+            let hidden = ["NATS_URL", "UPSTREAM_HEADERS"].map(|name| format!("{PREFIX}{name}"));
+            let hidden = hidden.to_vec();
             Ok(Behind::Command(ServerCommand { program, args: words.collect(), hidden }))
         }
         (Some(text), None) => {

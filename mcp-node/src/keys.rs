@@ -6,9 +6,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use mcp_node_core::{Action, LeaseBook, rate_limit::Rate};
+use mcp_node_core::{Action, LeaseBook, gate, rate_limit::Rate};
 use parking_lot::{Mutex, RwLock};
-use schemas::{KeyDigest, KeyId, KeyState, KeyStatus};
+use schemas::{KeyDigest, KeyId, KeyState, KeyStatus, Timestamp};
 use subtle::ConstantTimeEq;
 use tokio::sync::Notify;
 
@@ -91,6 +91,18 @@ impl Keys {
     #[must_use]
     pub fn of(&self, key: KeyId) -> Vec<Arc<Known>> {
         self.by_id.read().get(&key).cloned().unwrap_or_default()
+    }
+
+    /// The entry of a key to serve a caller by that showed no secret: one that serves, else the one to refuse it by;
+    /// of several, as while a key is rotated, the one that lasts longest.
+    #[must_use]
+    pub fn best(&self, key: KeyId, now: Timestamp) -> Option<Arc<Known>> {
+        let rank = |known: &Arc<Known>| {
+            let state = known.state();
+            let ends = state.expires_at.map_or(i64::MAX, |end| end.0);
+            (gate::check_key(&state, now).is_ok(), ends, state.as_of)
+        };
+        self.by_id.read().get(&key)?.iter().max_by_key(|known| rank(known)).cloned()
     }
 
     /// Takes in a state. Returns the key with what its leases ask for, if the state is news.
@@ -200,6 +212,15 @@ mod tests {
         let keys = Keys::default();
         keys.apply(state("tb_old", KeyStatus::Active, 1));
         keys.apply(state("tb_new", KeyStatus::Active, 2));
-        assert_eq!(keys.of(KeyId(Uuid::from_u128(1))).len(), 2);
+        let key = KeyId(Uuid::from_u128(1));
+        assert_eq!(keys.of(key).len(), 2);
+        let mut old = state("tb_old", KeyStatus::Active, 3);
+        old.expires_at = Some(Timestamp(100));
+        keys.apply(old);
+        let best = |now| keys.best(key, Timestamp(now)).unwrap().state().digest;
+        assert_eq!(best(0), KeyDigest::of("tb_new"), "it lasts longer");
+        keys.apply(state("tb_new", KeyStatus::Revoked, 4));
+        assert_eq!(best(0), KeyDigest::of("tb_old"), "it serves");
+        assert!(keys.best(KeyId(Uuid::from_u128(2)), Timestamp(0)).is_none());
     }
 }

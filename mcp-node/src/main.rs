@@ -12,12 +12,16 @@ use std::{
     time::Duration,
 };
 
+use axum::http::HeaderName;
 use clap::Parser;
 use mcp_node::{
     Node,
+    access::Access,
     http::{Door, Doorway, listen, router},
     meter::Meter,
-    upstream::{HttpUpstream, Server, StdioUpstream, Upstream},
+    upstream::{
+        HttpUpstream, Server, Signer, SignerError, SignerSettings, Stamp, StdioUpstream, Upstream,
+    },
 };
 use runtime::{
     health::Health,
@@ -75,16 +79,17 @@ async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
     let listener = bind(&config.listen).await?;
     let mut serving = tokio::spawn(listen(listener, routes, config.listening, closing.clone()));
 
-    let start = start(&config);
+    let start = start(&config, &closing);
     let started = tokio::select! {
         started = start => started?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
     };
-    let (node, upstream) = started;
+    let (node, upstream, signer) = started;
     let opened = Door {
         meter: node.meter().clone(),
         upstream: upstream.clone(),
-        access: config.access.clone(),
+        access: Arc::new(Access::start(config.access.clone(), &closing)),
+        signer,
         settings: config.door.clone(),
     };
     drop(door.set(opened)); // Set once, here.
@@ -113,18 +118,38 @@ async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
     Ok(code)
 }
 
-async fn start(config: &Config) -> Result<(Node, Arc<Upstream>), Box<dyn Error>> {
+/// The node, the server behind it, and who signs the tokens that the server gets.
+type Started = (Node, Arc<Upstream>, Option<Arc<Signer>>);
+
+async fn start(config: &Config, closing: &CancellationToken) -> Result<Started, Box<dyn Error>> {
     let nats = nats::connect(config.nats_url.expose(), "mcp-node").await?;
     let node = Node::start(&config.node, &nats).await?;
+    // The folder is held now: nobody else makes its keys.
+    let told = &config.told;
+    let start = |(name, settings): &(_, SignerSettings)| {
+        Ok::<_, SignerError>((
+            HeaderName::clone(name),
+            Signer::start(settings.clone(), closing.clone())?,
+        ))
+    };
+    let signer = told.token.as_ref().map(start).transpose()?;
+    let stamp = Stamp {
+        fixed: told.headers.clone(),
+        identity: told.identity,
+        organization: told.organization.clone(),
+        signer: signer.clone(),
+    };
     let server = match &config.behind {
         Behind::Url(url) => {
-            Server::Http(HttpUpstream::new(url.clone(), config.connect_patience, config.upstream))
+            let (url, patience) = (url.clone(), config.connect_patience);
+            Server::Http(HttpUpstream::stamped(url, patience, config.upstream, stamp))
         }
         Behind::Command(command) => {
             Server::Stdio(StdioUpstream::new(command.clone(), config.upstream))
         }
     };
-    Ok((node, Arc::new(Upstream::new(server, config.upstream))))
+    let signer = signer.map(|(_, signer)| signer);
+    Ok((node, Arc::new(Upstream::new(server, config.upstream)), signer))
 }
 
 /// Shows on `/ready` what keeps the node from serving.

@@ -16,6 +16,7 @@ pub mod splice;
 pub mod spool_format;
 pub mod sse;
 pub mod task;
+pub mod token;
 pub mod tool_list;
 
 pub use lease_book::{Action, LeaseBook, Take, Unit};

@@ -78,6 +78,8 @@ pub enum Refusal {
     Starting,
     TooManySessions,
     TooManyConnections,
+    /// The issuer's keys are not known yet: its tokens cannot be checked.
+    IssuerUnreachable,
     /// The upstream did not answer in time.
     UpstreamTimeout,
 }
@@ -190,6 +192,9 @@ impl Refusal {
                 "too_many_connections",
                 "Too many connections are open. Retry later.",
             ),
+            Self::IssuerUnreachable => {
+                Row(503, 50_307, "issuer_unreachable", "Tokens cannot be checked now. Retry later.")
+            }
             Self::UpstreamTimeout => Row(
                 504,
                 50_401,
@@ -263,6 +268,7 @@ impl Refusal {
             Self::LedgerUnreachable | Self::KeyNotActive | Self::Draining | Self::Starting => {
                 Some(1_000)
             }
+            Self::IssuerUnreachable => Some(5_000),
             Self::CannotRecord | Self::TooManySessions | Self::TooManyConnections => Some(10_000),
             _ => None,
         }
@@ -341,6 +347,7 @@ mod tests {
             Refusal::Starting,
             Refusal::TooManySessions,
             Refusal::TooManyConnections,
+            Refusal::IssuerUnreachable,
             Refusal::UpstreamTimeout,
         ]
     }

@@ -102,6 +102,22 @@ impl Held<'_> {
         (self.key.is_empty() || any(self.key)) && self.token.is_none_or(any)
     }
 
+    /// The scopes that cover what the caller may do, and nothing else; `*` = everything.
+    #[must_use]
+    pub fn effective(&self) -> Vec<String> {
+        let all = ["*".to_owned()];
+        let key = if self.key.is_empty() { &all[..] } else { self.key };
+        let token = self.token.unwrap_or(&all);
+        // Two wildcards are one within the other, or have nothing in common.
+        let within = |some: &[String], others: &[String]| -> Vec<String> {
+            let covered = |one: &&String| others.iter().any(|other| covers(other, one));
+            some.iter().filter(covered).cloned().collect()
+        };
+        let both: BTreeSet<String> =
+            within(key, token).into_iter().chain(within(token, key)).collect();
+        both.into_iter().collect()
+    }
+
     /// Whether there may be a scope that the caller does not hold.
     #[must_use]
     pub fn is_bounded(&self) -> bool {
@@ -224,6 +240,8 @@ mod tests {
             let with = |key: &[String], token: Option<&[String]>| Held { key, token }.covers(&needed);
             let both = with(&key, Some(&token));
             prop_assert_eq!(both, with(&key, None) && with(&[], Some(&token)));
+            let effective = Held { key: &key, token: Some(&token) }.effective();
+            prop_assert_eq!(both, effective.iter().any(|held| covers(held, &needed)), "{:?}", effective);
             let mut wider = key.clone();
             wider.push(more);
             prop_assert!(!both || with(&wider, Some(&token)));

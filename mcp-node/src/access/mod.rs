@@ -3,6 +3,10 @@
 //! One [`Access`] stands for the node's configuration; a [`Grant`] for what one request may do. Absent on purpose: the
 //! state of keys (`keys`), and how much a key may call (`meter`).
 
+mod authenticate;
+mod cache;
+pub mod issuer;
+mod resource;
 mod shown;
 
 use std::sync::Arc;
@@ -12,15 +16,34 @@ use mcp_node_core::{
     scope::{Held, ToolScopes},
 };
 use schemas::KeyState;
+use tokio_util::sync::CancellationToken;
 
-pub use self::shown::Shown;
+pub(crate) use self::cache::Cache;
+pub use self::{
+    issuer::{Issuer, IssuerSettings},
+    resource::{NotAnAddress, Resource, WELL_KNOWN},
+    shown::Shown,
+};
 use crate::keys::Known;
 
+/// What the operator says of who may do what.
+#[derive(Clone, Debug, Default)]
+pub struct AccessSettings {
+    /// The scopes that tools need.
+    pub needs: ToolScopes,
+    /// Whose tokens may name API keys.
+    pub issuer: Option<IssuerSettings>,
+    /// How clients find the issuer.
+    pub resource: Option<Resource>,
+}
+
 /// What the node knows of who may do what.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Access {
     /// The scopes that tools need.
     pub needs: ToolScopes,
+    pub issuer: Option<Arc<Issuer>>,
+    pub resource: Option<Resource>,
 }
 
 /// What a request may do: its key, and what a token leaves of the key's rights.
@@ -38,12 +61,26 @@ impl Grant {
         Self { caller, scopes: None }
     }
 
+    /// The scopes that cover what it may do; `*` = everything.
+    #[must_use]
+    pub fn effective(&self, state: &KeyState) -> Vec<String> {
+        self.held(state).effective()
+    }
+
     fn held<'a>(&'a self, state: &'a KeyState) -> Held<'a> {
         Held { key: &state.scopes, token: self.scopes.as_deref() }
     }
 }
 
 impl Access {
+    /// Begins to learn what must be learnt, until `stop`. Must be called within the runtime.
+    #[must_use]
+    pub fn start(settings: AccessSettings, stop: &CancellationToken) -> Self {
+        let AccessSettings { needs, issuer, resource } = settings;
+        let issuer = issuer.map(|issuer| Issuer::start(issuer, stop.clone()));
+        Self { needs, issuer, resource }
+    }
+
     /// Whether a request may call a tool.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use tokio::{
 
 use super::{Era, messages};
 use crate::{
+    access::Grant,
     http::{FIRST_MODERN, RequestId},
     upstream::{Piece, Server, http::HttpLink, stdio},
 };
@@ -59,6 +60,14 @@ impl Link {
         match self {
             Self::Http(link) => link.tell(body.into()).await,
             Self::Stdio(session) => session.write(&body.into()).await,
+        }
+    }
+
+    /// The same way, used for a caller from now on; a child serves one key only.
+    pub fn speaking_for(&self, grant: &Grant) -> Self {
+        match self {
+            Self::Http(link) => Self::Http(link.speaking_for(grant)),
+            Self::Stdio(session) => Self::Stdio(session.clone()),
         }
     }
 
@@ -114,39 +123,41 @@ impl Opened {
     pub async fn probe(server: &Server) -> Result<Era, Refusal> {
         match server {
             Server::Http(http) => {
-                let link = Link::Http(HttpLink::new(http, FIRST_MODERN));
+                let link = Link::Http(HttpLink::new(http, FIRST_MODERN, None));
                 Ok(link.discovered("{}").await?.map_or(Era::Old, |_| Era::New))
             }
             Server::Stdio(_) => {
-                let opened = Self::begin(server, KeyId(uuid::Uuid::nil()), "{}", None).await?;
+                let opened = Self::begin(server, None, "{}", None).await?;
                 opened.link.close().await;
                 Ok(opened.era)
             }
         }
     }
 
-    /// Begins a conversation for a key whose client can do so and so (JSON); `era` = what is known of the server.
+    /// Begins a conversation for a caller (`None` = the node itself) whose client can do so and so (JSON); `era` = what is known of the server.
     pub async fn begin(
         server: &Server,
-        key: KeyId,
+        grant: Option<&Grant>,
         capabilities: &str,
         era: Option<Era>,
     ) -> Result<Self, Refusal> {
         match server {
             Server::Http(http) if era == Some(Era::New) => {
-                let link = Link::Http(HttpLink::new(http, FIRST_MODERN));
+                let link = Link::Http(HttpLink::new(http, FIRST_MODERN, grant));
                 let hello = link.discovered(capabilities).await?.ok_or(Refusal::UpstreamInvalid)?;
                 Ok(Self { link, era: Era::New, hello })
             }
             Server::Http(http) => {
                 let hello = messages::initialize(capabilities).into();
-                let (mut link, hello) = HttpLink::begin(http, hello).await?;
+                let (mut link, hello) = HttpLink::begin(http, hello, grant).await?;
                 link.speaks(&messages::agreed(&hello).ok_or(Refusal::UpstreamInvalid)?);
                 let link = Link::Http(link);
                 link.tell(messages::INITIALIZED).await?;
                 Ok(Self { link, era: Era::Old, hello })
             }
             Server::Stdio(stdio) => {
+                let key = grant.map(|grant| grant.caller.state().key);
+                let key = key.unwrap_or(KeyId(uuid::Uuid::nil()));
                 let link = Link::Stdio(stdio.begin(key).await?);
                 let begun = link.begin_child(capabilities, era).await;
                 if begun.is_err() {

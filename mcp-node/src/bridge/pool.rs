@@ -23,6 +23,7 @@ use super::{
     link::{Link, Opened, wire_id},
 };
 use crate::{
+    access::Grant,
     http::RequestId,
     upstream::{Server, UpstreamSettings},
 };
@@ -60,18 +61,19 @@ impl Pool {
         Arc::new(Self { server: server.clone(), settings, idle, open })
     }
 
-    /// A conversation for a key whose client can do so and so (JSON).
+    /// A conversation for a caller whose client can do so and so (JSON).
     ///
     /// # Errors
     /// There are too many, or the server does not begin one.
     pub async fn take(
         self: &Arc<Self>,
-        key: KeyId,
+        grant: &Grant,
         capabilities: &str,
         era: Era,
     ) -> Result<Pooled, Refusal> {
-        let place = (key, capabilities.to_owned());
-        if let Some(held) = self.idle_one(&place) {
+        let place = (grant.caller.state().key, capabilities.to_owned());
+        if let Some(mut held) = self.idle_one(&place) {
+            held.link = held.link.speaking_for(grant);
             return Ok(Pooled { pool: self.clone(), place, held: Some(held), given_back: false });
         }
         self.make_room().await;
@@ -81,7 +83,7 @@ impl Pool {
         if before >= self.settings.max_sessions {
             return Err(Refusal::TooManySessions);
         }
-        let begun = Opened::begin(&self.server, key, capabilities, Some(era)).await?;
+        let begun = Opened::begin(&self.server, Some(grant), capabilities, Some(era)).await?;
         let Opened { link, era, hello } = begun;
         pooled.held =
             Some(Held { link, era, hello, asked: AtomicU64::new(1), since: Instant::now() });

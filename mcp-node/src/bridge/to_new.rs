@@ -69,7 +69,9 @@ impl ToNew {
         let capabilities = raw("capabilities", "{}");
         let client = said.get("clientInfo").map(|raw| raw.get());
         let key = post.inbound.caller.state().key;
-        let opened = Opened::begin(&self.server, key, &capabilities, Some(Era::New)).await?;
+        let grant = post.inbound.grant();
+        let opened =
+            Opened::begin(&self.server, Some(&grant), &capabilities, Some(Era::New)).await?;
         let version = messages::text(&said, "protocolVersion").unwrap_or_default();
         let told = messages::initialized(&id.raw, &opened.hello, &version);
         let told = told.ok_or(Refusal::UpstreamInvalid)?;
@@ -144,6 +146,7 @@ impl ToNew {
         };
         let (client, response) = Client::new(permit.as_ref().and_then(crate::Permit::hint));
         let rounds = Rounds {
+            link: session.link.speaking_for(&post.inbound.grant()),
             session,
             body: post.body.clone(),
             id,

@@ -105,7 +105,7 @@ impl ToOld {
             Message::Request { about, .. } => about.meta.capabilities.unwrap_or("{}"),
             _ => "{}",
         };
-        self.pool.take(post.inbound.caller.state().key, capabilities, era).await
+        self.pool.take(&post.inbound.grant(), capabilities, era).await
     }
 
     async fn discover(&self, post: &Post, id: &RequestId, era: Era) -> Result<Response, Refusal> {

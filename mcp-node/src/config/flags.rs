@@ -6,7 +6,7 @@ use clap::Parser;
 use runtime::settings::Secret;
 use schemas::NodeId;
 
-use super::{File, Pairs};
+use super::{File, Pairs, Switch};
 
 /// Meters the tool calls of an MCP server: `mcp-node --upstream URL`, or `mcp-node -- command args`.
 #[derive(Debug, Parser)]
@@ -78,6 +78,42 @@ pub struct Flags {
     /// Which scope which tools need: `tool=scope,beginning*=scope`.
     #[arg(long, value_name = "TOOL=SCOPE,...")]
     tool_scopes: Option<Pairs>,
+    /// Whose tokens (JWT) may name an API key.
+    #[arg(long, value_name = "ISSUER")]
+    jwt_issuer: Option<String>,
+    /// What those tokens must be meant for.
+    #[arg(long, value_name = "AUDIENCE")]
+    jwt_audience: Option<String>,
+    /// The issuer's public keys, if its metadata does not name them.
+    #[arg(long, value_name = "FILE|URL")]
+    jwt_jwks: Option<String>,
+    /// The claim that holds the API key's id.
+    #[arg(long, value_name = "CLAIM")]
+    jwt_key_claim: Option<String>,
+    /// The address of /mcp as clients reach it.
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+    /// Headers that the server gets with every request: `name=value`, `name=env:NAME` or `name=file:/path`.
+    #[arg(long, value_name = "NAME=VALUE,...")]
+    upstream_headers: Option<Pairs>,
+    /// Whether the server is told tenant, project, organization and key.
+    #[arg(long, value_name = "ON|OFF", num_args = 0..=1, default_missing_value = "on")]
+    forward_identity: Option<Switch>,
+    /// Whether the server gets a token of this node's own about the caller.
+    #[arg(long, value_name = "ON|OFF", num_args = 0..=1, default_missing_value = "on")]
+    internal_jwt: Option<Switch>,
+    /// The keys that those tokens are signed by, where several nodes share them.
+    #[arg(long, value_name = "FILE")]
+    internal_jwt_key_file: Option<PathBuf>,
+    /// The header that those tokens go in.
+    #[arg(long, value_name = "NAME")]
+    internal_jwt_header: Option<String>,
+    /// What those tokens say in `iss`.
+    #[arg(long, value_name = "TEXT")]
+    internal_jwt_issuer: Option<String>,
+    /// What those tokens say in `aud`.
+    #[arg(long, value_name = "TEXT")]
+    internal_jwt_audience: Option<String>,
     /// error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -110,8 +146,10 @@ impl Flags {
         over!(
             server_host server_port spool_dir spool_max_bytes max_request_size max_answer_size max_connections
             max_sessions connection_timeout request_timeout session_idle_ms drain_ms flush_ms allowed_origins
-            allowed_hosts tool_scopes log_level;
-            listen ops_listen node_id log_format tenant_id organization_id
+            allowed_hosts tool_scopes jwt_key_claim upstream_headers forward_identity internal_jwt
+            internal_jwt_header log_level;
+            jwt_issuer jwt_audience jwt_jwks public_url internal_jwt_key_file internal_jwt_issuer
+            internal_jwt_audience listen ops_listen node_id log_format tenant_id organization_id
         );
         if let Some(url) = self.nats_url {
             file.nats_url = Secret::new(url);

@@ -34,7 +34,8 @@ pub fn check(headers: &HeaderMap, door: &DoorSettings) -> Result<Option<HeaderVa
     }
 }
 
-fn is_host_allowed(headers: &HeaderMap, door: &DoorSettings) -> bool {
+/// Whether a request names this node by a name that it may be called by.
+pub fn is_host_allowed(headers: &HeaderMap, door: &DoorSettings) -> bool {
     if !door.loopback && door.hosts.is_empty() {
         return true;
     }

@@ -5,11 +5,11 @@
 //! [`Post::admit`] once it knows the session, forwards it, and answers. Absent on purpose: TLS (a proxy's work).
 
 pub mod answer;
-mod caller;
 mod cors;
 mod era;
 mod listen;
 mod post;
+mod well_known;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -35,7 +35,7 @@ use crate::{
     access::{Access, Grant},
     keys::Known,
     meter::Meter,
-    upstream::Upstream,
+    upstream::{Signer, Upstream},
 };
 
 /// The header that names a session.
@@ -64,6 +64,8 @@ pub struct Door {
     pub meter: Meter,
     pub upstream: Arc<Upstream>,
     pub access: Arc<Access>,
+    /// Who signs the tokens that the server gets.
+    pub signer: Option<Arc<Signer>>,
     pub settings: DoorSettings,
 }
 
@@ -109,7 +111,7 @@ pub type Doorway = Arc<OnceLock<Door>>;
 
 /// The routes of a door.
 pub fn router(door: Doorway) -> Router {
-    Router::new().route("/mcp", any(enter)).with_state(door)
+    Router::new().route("/mcp", any(enter)).merge(well_known::router()).with_state(door)
 }
 
 async fn enter(State(door): State<Doorway>, request: Request) -> Response {
@@ -122,7 +124,12 @@ async fn enter(State(door): State<Doorway>, request: Request) -> Response {
     let mut response = if head.method == Method::OPTIONS {
         cors::preflight()
     } else {
-        serve(door, head, body).await
+        let asked = door.access.resource.as_ref().map(|_| head.headers.clone());
+        let mut response = serve(door, head, body).await;
+        if let (Some(resource), Some(asked)) = (&door.access.resource, asked) {
+            resource.point_to(&asked, response.headers_mut());
+        }
+        response
     };
     if let Some(origin) = origin {
         cors::allow(response.headers_mut(), origin);
@@ -137,8 +144,8 @@ async fn serve(door: &Door, head: Parts, body: Body) -> Response {
         return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, allowed)]).into_response();
     }
     let connection = extensions.get().map_or(0, |ConnectionId(number)| *number);
-    let caller = match caller::secret(&headers).and_then(|secret| door.meter.authenticate(secret)) {
-        Ok(caller) => caller,
+    let Grant { caller, scopes } = match door.access.authenticate(&door.meter, &headers, None) {
+        Ok(grant) => grant,
         Err(refusal) => {
             let labels = door.meter.labels();
             tracing::info!(
@@ -151,7 +158,7 @@ async fn serve(door: &Door, head: Parts, body: Body) -> Response {
             return answer::refuse(&refusal, None);
         }
     };
-    let inbound = Inbound { caller, scopes: None, headers, connection };
+    let inbound = Inbound { caller, scopes, headers, connection };
     if method == Method::POST {
         return post::serve(door, inbound, body).await;
     }

@@ -27,7 +27,9 @@ use mcp_node_core::{
     message::LONGEST_NAME,
 };
 use parking_lot::Mutex;
-use schemas::{KeyId, KeyState, LeaseAnswer, LeaseId, LeaseRefusal, Record};
+use schemas::{
+    KeyId, KeyState, LeaseAnswer, LeaseId, LeaseRefusal, Record, secret::is_well_formed,
+};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -124,7 +126,24 @@ impl Meter {
     /// # Errors
     /// See [`gate::check_key`]; an unknown key is refused as a revoked one.
     pub fn authenticate(&self, secret: &str) -> Result<Arc<Known>, Refusal> {
-        let known = self.shared.keys.find(secret).ok_or(Refusal::Unauthorized)?;
+        let Some(known) = self.shared.keys.find(secret) else {
+            let why = if is_well_formed(secret) { "unknown" } else { "malformed" };
+            metrics::counter!("mcp_secrets_refused_total", "why" => why).increment(1);
+            return Err(Refusal::Unauthorized);
+        };
+        self.checked(known)
+    }
+
+    /// Finds a key by its id, for a caller that has proved to be its holder in another way than by its secret.
+    ///
+    /// # Errors
+    /// As for [`Meter::authenticate`].
+    pub fn authenticate_key(&self, key: KeyId) -> Result<Arc<Known>, Refusal> {
+        let known = self.shared.keys.best(key, self.shared.clock.now().wall);
+        self.checked(known.ok_or(Refusal::Unauthorized)?)
+    }
+
+    fn checked(&self, known: Arc<Known>) -> Result<Arc<Known>, Refusal> {
         let state = known.state();
         match gate::check_key(&state, self.shared.clock.now().wall) {
             Ok(()) => Ok(known),

@@ -7,7 +7,9 @@
 pub(crate) mod client;
 pub mod http;
 mod piece;
+mod signer;
 mod slot;
+mod stamp;
 pub mod stdio;
 mod tasks;
 
@@ -25,6 +27,8 @@ use mcp_node_core::{
 pub use self::{
     http::HttpUpstream,
     piece::Piece,
+    signer::{Signer, SignerError, SignerSettings},
+    stamp::Stamp,
     stdio::StdioUpstream,
     tasks::{Asked, Tasks},
 };

@@ -70,7 +70,8 @@ async fn other_methods_pass_free_and_unrecorded() {
             json!({ "jsonrpc": "2.0", "id": "a", "method": method, "params": { "name": 7 } });
         let response = caller.post(body.to_string()).await;
         assert_eq!(response.status(), 200);
-        assert_eq!(message(response.body())["result"]["echo"], body);
+        let answer = message(response.body());
+        assert!(method == "tools/list" || answer["result"]["echo"] == body, "{answer}");
     }
     assert_eq!(caller.post(r#"{"jsonrpc":"2.0","method":"notifications/x"}"#).await.status(), 202);
     assert_eq!(caller.post(r#"{"jsonrpc":"2.0","id":5,"result":{}}"#).await.status(), 202);

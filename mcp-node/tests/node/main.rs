@@ -18,4 +18,6 @@ mod server;
 mod smuggling;
 mod stdio_server;
 mod tasks;
+mod tokens;
+mod told;
 mod who;

@@ -285,3 +285,62 @@ async fn calls(tools: &McpTools, url: &str, key: &str) -> Value {
     .pop()
     .unwrap_or_else(|| panic!("it said nothing: {}", String::from_utf8_lossy(&out.stderr)))
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_do_what_is_set_in_a_file_and_by_flags() {
+    let (world, server) = (World::start().await, Server::start().await);
+    let (token, file) = (world.folder.path().join("token"), world.folder.path().join("node.toml"));
+    std::fs::write(&token, "Bearer of-the-server\n").unwrap();
+    let settings = format!(
+        "internal_jwt = true\ninternal_jwt_header = \"x-tollbook-token\"\n\
+         [tool_scopes]\n\"tool_*\" = \"context:read\"\n\
+         [upstream_headers]\nauthorization = \"file:{}\"\n",
+        token.display()
+    );
+    std::fs::write(&file, settings).unwrap();
+    let (url, file) = (server.url(), file.to_str().unwrap().to_owned());
+    let args = ["--config", &file, "--forward-identity", "--upstream", &url];
+    let process = Process::start(&world, &args).await;
+    let scopes = |key: &mut schemas::KeyState| key.scopes = vec!["debate:*".into()];
+    let key = world.ledger.key_with(SECRET, None, scopes).await;
+    let caller = process.caller(SECRET);
+    known(&caller).await;
+    assert_eq!(caller.called(1, "tool_error", json!({})).await.0, 403);
+    assert_eq!(caller.called(2, "success", json!({})).await.0, 200);
+    let told = server.last().headers;
+    assert_eq!(told["authorization"], "Bearer of-the-server");
+    assert_eq!(told["x-tollbook-key"].to_str().unwrap(), key.key.to_string());
+    assert_eq!(told["x-tollbook-token"].to_str().unwrap().split('.').count(), 3);
+    let jwks = Caller::new(&process.url.replace("/mcp", "/.well-known/jwks.json"), SECRET);
+    assert_eq!(jwks.send(Method::GET, "").await.status(), 200);
+    assert!(world.folder.path().join("spool/internal-jwt.pem").exists());
+    assert_eq!(process.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_contradict_each_other_stop_the_start() {
+    for (args, says) in [
+        (&["--jwt-issuer", "https://i.example"][..], "jwt_audience"),
+        (&["--jwt-audience", "a"], "jwt_issuer"),
+        (&["--jwt-issuer", "https://i.example", "--jwt-audience", "a"], "public_url"),
+        (&["--jwt-issuer", "http://i.example", "--jwt-audience", "a"], "no https URL"),
+        (
+            &["--jwt-issuer", "i", "--jwt-audience", "a", "--jwt-jwks", "http://i.example/k"],
+            "no https URL",
+        ),
+        (&["--tool-scopes", "a=b:*"], "no scope"),
+        (&["--tool-scopes", "a"], "name=value"),
+        (&["--upstream-headers", "host=a"], "upstream_headers"),
+        (&["--upstream-headers", "mcp-session-id=a"], "upstream_headers"),
+        (&["--upstream-headers", "a=env:TB_NOT_SET_ANYWHERE"], "TB_NOT_SET_ANYWHERE"),
+        (&["--internal-jwt", "--upstream-headers", "authorization=hush"], "internal_jwt_header"),
+        (&["--forward-identity", "maybe"], "neither on nor off"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-node"));
+        command.args(["--listen", "0.0.0.0:0", "--upstream", "http://127.0.0.1:9/mcp"]).args(args);
+        let output = command.env("NO_COLOR", "1").output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(says), "{args:?}: {said}");
+        assert!(!said.contains("hush"), "{said}");
+    }
+}

@@ -17,7 +17,7 @@ use mcp_node::{
     labels::Labels,
     spool::SpoolLimits,
     upstream::{
-        HttpUpstream, Server as Behind, StdioUpstream, Upstream, UpstreamSettings,
+        HttpUpstream, Server as Behind, Signer, Stamp, StdioUpstream, Upstream, UpstreamSettings,
         stdio::ServerCommand,
     },
 };
@@ -83,6 +83,12 @@ pub fn http_upstream_with(url: &str, settings: UpstreamSettings) -> Upstream {
     Upstream::new(Behind::Http(http), settings)
 }
 
+pub fn stamped_upstream(url: &str, stamp: Stamp) -> Upstream {
+    let (url, patience) = (url.parse::<Uri>().unwrap(), Duration::from_secs(5));
+    let http = HttpUpstream::stamped(url, patience, settings(), stamp);
+    Upstream::new(Behind::Http(http), settings())
+}
+
 pub fn stdio_upstream(program: &Path, args: Vec<String>) -> Upstream {
     let program = program.to_string_lossy().into_owned();
     let command = ServerCommand { program, args, hidden: vec![] };
@@ -95,6 +101,7 @@ pub struct Rig {
     pub node: Node,
     pub upstream: Arc<Upstream>,
     access: Arc<Access>,
+    signer: Option<Arc<Signer>>,
     address: SocketAddr,
     closing: CancellationToken,
 }
@@ -110,12 +117,23 @@ impl Rig {
 
     /// With rules on who may do what.
     pub async fn start_with(world: World, upstream: Upstream, access: Access) -> Self {
+        Self::start_signing(world, upstream, access, None).await
+    }
+
+    /// With tokens for the server.
+    pub async fn start_signing(
+        world: World,
+        upstream: Upstream,
+        access: Access,
+        signer: Option<Arc<Signer>>,
+    ) -> Self {
         let access = Arc::new(access);
         // A client of its own: a node shares no connection with the ledger.
         let nats = nats::connect(&world.server.url(), "node").await.unwrap();
         let node = Node::start(&world.spool(), &nats).await.unwrap();
-        let (address, upstream, closing) = open_door_with(&node, upstream, access.clone()).await;
-        Self { world, node, upstream, access, address, closing }
+        let (address, upstream, closing) =
+            open_door_with(&node, upstream, access.clone(), signer.clone()).await;
+        Self { world, node, upstream, access, signer, address, closing }
     }
 
     pub fn ledger(&self) -> &Ledger {
@@ -138,14 +156,14 @@ impl Rig {
     pub async fn open(&self, settings: ListenSettings) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let routes = router(doorway(&self.node, &self.upstream, &self.access));
+        let routes = router(doorway(&self.node, &self.upstream, &self.access, &self.signer));
         tokio::spawn(listen(listener, routes, settings, self.closing.clone()));
         address
     }
 
     /// Opens a second door that gives every request the key of `secret`, for clients that cannot.
     pub async fn open_keyed(&self, secret: &'static str) -> String {
-        let door = doorway(&self.node, &self.upstream, &self.access);
+        let door = doorway(&self.node, &self.upstream, &self.access, &self.signer);
         let keyed = router(door).layer(axum::middleware::map_request(
             move |mut request: axum::extract::Request| async move {
                 request.headers_mut().insert("x-api-key", HeaderValue::from_static(secret));
@@ -180,18 +198,19 @@ pub async fn open_door(
     node: &Node,
     upstream: Upstream,
 ) -> (SocketAddr, Arc<Upstream>, CancellationToken) {
-    open_door_with(node, upstream, Arc::default()).await
+    open_door_with(node, upstream, Arc::default(), None).await
 }
 
 async fn open_door_with(
     node: &Node,
     upstream: Upstream,
     access: Arc<Access>,
+    signer: Option<Arc<Signer>>,
 ) -> (SocketAddr, Arc<Upstream>, CancellationToken) {
     let (upstream, closing) = (Arc::new(upstream), CancellationToken::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let routes = router(doorway(node, &upstream, &access));
+    let routes = router(doorway(node, &upstream, &access, &signer));
     tokio::spawn(listen(listener, routes, listening(), closing.clone()));
     (address, upstream, closing)
 }
@@ -200,7 +219,12 @@ fn listening() -> ListenSettings {
     ListenSettings { most_connections: 1_000, head_patience: Duration::from_secs(10) }
 }
 
-fn doorway(node: &Node, upstream: &Arc<Upstream>, access: &Arc<Access>) -> Doorway {
+fn doorway(
+    node: &Node,
+    upstream: &Arc<Upstream>,
+    access: &Arc<Access>,
+    signer: &Option<Arc<Signer>>,
+) -> Doorway {
     let settings = DoorSettings {
         max_request_bytes: 5 << 20,
         body_patience: Duration::from_secs(2),
@@ -209,8 +233,8 @@ fn doorway(node: &Node, upstream: &Arc<Upstream>, access: &Arc<Access>) -> Doorw
         loopback: true,
     };
     let door = Doorway::new(OnceLock::new());
-    let (meter, access) = (node.meter().clone(), access.clone());
-    let opened = Door { meter, upstream: upstream.clone(), access, settings };
+    let (meter, access, signer) = (node.meter().clone(), access.clone(), signer.clone());
+    let opened = Door { meter, upstream: upstream.clone(), access, signer, settings };
     assert!(door.set(opened).is_ok());
     door
 }

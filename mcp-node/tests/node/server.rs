@@ -29,6 +29,8 @@ pub struct Server {
     pub feeds: Arc<Mutex<Vec<mpsc::UnboundedSender<String>>>>,
     /// Tasks that are done.
     pub done: Arc<Mutex<std::collections::HashSet<String>>>,
+    /// It speaks the revisions with sessions alone.
+    pub old: Arc<std::sync::atomic::AtomicBool>,
     pub port: u16,
 }
 
@@ -100,10 +102,17 @@ async fn answer(
     };
     match message["method"].as_str() {
         Some("initialize") => {
-            let mut response = json_answer(&json!({ "jsonrpc": "2.0", "id": id, "result": {} }));
+            let result = json!({ "protocolVersion": "2025-06-18", "capabilities": {} });
+            let mut response =
+                json_answer(&json!({ "jsonrpc": "2.0", "id": id, "result": result }));
             let session = format!("session-{}", server.sent.lock().len());
             response.headers_mut().insert("mcp-session-id", session.parse().unwrap());
             response
+        }
+        Some("server/discover") if server.old.load(std::sync::atomic::Ordering::Relaxed) => {
+            json_answer(
+                &json!({ "jsonrpc": "2.0", "id": id, "error": { "code": -32601, "message": "no" } }),
+            )
         }
         Some("server/discover") => json_answer(&json!({ "jsonrpc": "2.0", "id": id, "result": {
             "resultType": "complete", "supportedVersions": ["2026-07-28", "2025-11-25"], "capabilities": {},

@@ -3,9 +3,9 @@
 use http::Method;
 use http_body_util::BodyExt;
 use mcp_fixture::{Fixture, Speaks};
-use mcp_node::{access::Access, upstream::Upstream};
+use mcp_node::{access::Access, clock, upstream::Upstream};
 use mcp_node_core::scope::ToolScopes;
-use schemas::{Record, RefusalReason};
+use schemas::{KeyDigest, Record, RefusalReason};
 use serde_json::{Value, json};
 
 use crate::{
@@ -19,9 +19,9 @@ use crate::{
 const LISTING: &str = "tb_listing";
 const SCOPED: &str = "tb_scoped";
 
-fn needs(entries: &[(&str, &str)]) -> Access {
+pub fn needs(entries: &[(&str, &str)]) -> Access {
     let owned = entries.iter().map(|(tool, scope)| ((*tool).to_owned(), (*scope).to_owned()));
-    Access { needs: ToolScopes::try_new(owned).unwrap() }
+    Access { needs: ToolScopes::try_new(owned).unwrap(), ..Access::default() }
 }
 
 /// A rig whose keys may call `tool`, by list or by scope.
@@ -191,5 +191,53 @@ async fn the_list_of_a_child_is_filtered_in_both_eras() {
         (&modern["result"]["tools"], &modern["result"]["nextCursor"]),
         (&shown, &json!("n"))
     );
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_with_a_typing_error_is_refused() {
+    let server = Server::start().await;
+    let rig = rig(http_upstream(&server.url()), "success").await;
+    let secret = schemas::secret::write([7; 32]);
+    rig.ledger().key(&secret, None).await;
+    until("the key is known", || rig.node.meter().authenticate(&secret).is_ok()).await;
+    assert_eq!(rig.caller(&secret).called(1, "success", json!({})).await.0, 200);
+    for at in [3, 20, 45, 46, 51] {
+        let mut typed = secret.clone();
+        let other = if typed.as_bytes()[at] == b'x' { "y" } else { "x" };
+        typed.replace_range(at..=at, other);
+        assert!(!schemas::secret::is_well_formed(&typed), "the check characters show it");
+        assert_eq!(rig.caller(&typed).called(1, "success", json!({})).await.0, 401);
+    }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_secrets_of_a_rotated_key_serve_until_the_old_one_ends() {
+    let server = Server::start().await;
+    let rig = rig(http_upstream(&server.url()), "success").await;
+    let ledger = rig.ledger();
+    let key = ledger.key("tb_before", Some(100)).await;
+    until("the key is known", || rig.node.meter().authenticate("tb_before").is_ok()).await;
+    let (before, after) = (rig.caller("tb_before"), rig.caller("tb_after"));
+    let session = before.clone().initialized().await;
+
+    // The same key by another secret; the old one has an end.
+    let mut new = key.clone();
+    new.digest = KeyDigest::of("tb_after");
+    ledger.put(&mut new).await;
+    let mut old = key.clone();
+    old.expires_at = Some(clock::wall().plus_ms(1_500));
+    ledger.put(&mut old).await;
+    until("the new secret is known", || rig.node.meter().authenticate("tb_after").is_ok()).await;
+    assert_eq!(before.called(1, "success", json!({})).await.0, 200);
+    assert_eq!(after.called(2, "success", json!({})).await.0, 200);
+    let moved = session.clone().with("x-api-key", "tb_after");
+    assert_eq!(moved.called(3, "success", json!({})).await.0, 200, "its sessions are the key's");
+    until("the old one has ended", || rig.node.meter().authenticate("tb_before").is_err()).await;
+    let ended = before.call(4, "success", json!({})).await;
+    assert_eq!((ended.status().as_u16(), reason(ended.body()).as_str()), (401, "key_expired"));
+    assert_eq!(after.called(5, "success", json!({})).await.0, 200);
+    until("all four count for the one key", || rig.ledger().consumed(&key) == 4).await;
     rig.stop().await;
 }

@@ -18,7 +18,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::messages::{self, addressed, cancelled},
+    super::{
+        link::Link,
+        messages::{self, addressed, cancelled},
+    },
     session::Session,
 };
 use crate::{
@@ -34,6 +37,8 @@ const MOST: usize = 32;
 /// One running request.
 pub struct Rounds {
     pub session: Arc<Session>,
+    /// The session's way to the server, for this caller.
+    pub link: Link,
     pub body: Bytes,
     pub id: RequestId,
     pub method: String,
@@ -106,7 +111,7 @@ impl Rounds {
         };
         let body = body.ok_or(twice)?;
         let new = Some((self.method.as_str(), self.target.as_deref()));
-        let mut pieces = self.session.link.ask(&wire, body.into(), new, self.deadline).await?;
+        let mut pieces = self.link.ask(&wire, body.into(), new, self.deadline).await?;
         loop {
             let piece = tokio::select! {
                 piece = pieces.recv() => piece,
@@ -130,7 +135,7 @@ impl Rounds {
 
     /// Over HTTP going away says it; a child must be told.
     async fn tell_cancelled(&self, wire: &RequestId) {
-        if let super::super::link::Link::Stdio(session) = &self.session.link {
+        if let Link::Stdio(session) = &self.link {
             drop(session.write(cancelled(&wire.raw).as_bytes()).await); // It may be gone.
         }
     }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{FRAMES, HttpUpstream, is_events};
 use crate::{
+    access::Grant,
     http::{SESSION, VERSION},
     upstream::Piece,
 };
@@ -23,27 +24,36 @@ pub struct HttpLink {
     upstream: HttpUpstream,
     /// What is said with every request: the revision, and the session if there is one.
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// For whom it is used; `None` = the node itself.
+    grant: Option<Grant>,
 }
 
 impl HttpLink {
     /// Without a session yet, in a revision.
-    pub fn new(upstream: &HttpUpstream, version: &str) -> Self {
+    pub fn new(upstream: &HttpUpstream, version: &str, grant: Option<&Grant>) -> Self {
         let version = HeaderValue::from_str(version).ok();
         let headers = version.map(|version| (HeaderName::from_static(VERSION), version));
-        Self { upstream: upstream.clone(), headers: headers.into_iter().collect() }
+        let headers = headers.into_iter().collect();
+        Self { upstream: upstream.clone(), headers, grant: grant.cloned() }
     }
 
     /// Begins a session by an `initialize`, and returns the way within it and the answer.
     pub async fn begin(
         upstream: &HttpUpstream,
         initialize: Bytes,
+        grant: Option<&Grant>,
     ) -> Result<(Self, Bytes), Refusal> {
-        let bare = Self { upstream: upstream.clone(), headers: vec![] };
+        let bare = Self { upstream: upstream.clone(), headers: vec![], grant: grant.cloned() };
         let response = upstream.send(bare.request(Method::POST, initialize, &[])).await?;
         let session = response.headers().get(SESSION).cloned();
         let message = upstream.message(response).await?;
         let named = session.map(|id| (HeaderName::from_static(SESSION), id));
         Ok((Self { headers: named.into_iter().collect(), ..bare }, message))
+    }
+
+    /// The same way, used for a caller from now on.
+    pub fn speaking_for(&self, grant: &Grant) -> Self {
+        Self { grant: Some(grant.clone()), ..self.clone() }
     }
 
     /// The revision that was agreed on, from now on.
@@ -67,6 +77,7 @@ impl HttpLink {
         let fixed = fixed.map(|(name, value)| (name, HeaderValue::from_static(value)));
         request.headers_mut().extend(fixed);
         request.headers_mut().extend(self.headers.iter().chain(more).cloned());
+        self.upstream.shared.stamp.put(self.grant.as_ref(), request.headers_mut());
         request
     }
 

@@ -35,7 +35,7 @@ use self::{
     sessions::{Session, Sessions},
 };
 use super::{
-    FRAMES, Tasks, UpstreamSettings,
+    FRAMES, Stamp, Tasks, UpstreamSettings,
     client::{self, Client},
     slot::Slot,
 };
@@ -53,6 +53,7 @@ struct Shared {
     settings: UpstreamSettings,
     sessions: Sessions,
     tasks: Arc<Tasks>,
+    stamp: Stamp,
     stopping: CancellationToken,
 }
 
@@ -60,12 +61,24 @@ impl HttpUpstream {
     /// A server at `url`; `connect_patience` = how long a connection may take to come about.
     #[must_use]
     pub fn new(url: Uri, connect_patience: Duration, settings: UpstreamSettings) -> Self {
+        Self::stamped(url, connect_patience, settings, Stamp::default())
+    }
+
+    /// As [`HttpUpstream::new`]; `stamp` = what it is told beside the client's message.
+    #[must_use]
+    pub fn stamped(
+        url: Uri,
+        connect_patience: Duration,
+        settings: UpstreamSettings,
+        stamp: Stamp,
+    ) -> Self {
         let shared = Shared {
             url,
             pool: Pool::new(connect_patience, 1_024),
             settings,
             sessions: Sessions::new(settings),
             tasks: Arc::default(),
+            stamp,
             stopping: CancellationToken::new(),
         };
         Self { shared: Arc::new(shared) }
@@ -162,6 +175,7 @@ impl HttpUpstream {
         *request.method_mut() = method;
         *request.uri_mut() = self.shared.url.clone();
         headers::copy_on(inbound, request.headers_mut());
+        self.shared.stamp.put(Some(&inbound.grant()), request.headers_mut());
         request
     }
 
