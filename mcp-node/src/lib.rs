@@ -8,6 +8,7 @@ pub mod access;
 pub mod ask;
 pub mod bridge;
 pub mod clock;
+pub mod embed;
 pub mod http;
 pub mod keys;
 pub mod labels;
@@ -18,5 +19,6 @@ pub mod spool;
 pub mod upstream;
 pub mod watch;
 
+pub use embed::Metered;
 pub use meter::{Call, Meter, Origin, Permit};
 pub use node::{Node, NodeSettings};

@@ -34,6 +34,15 @@ pub struct NodeSettings {
     pub labels: Labels,
 }
 
+impl NodeSettings {
+    /// A node that keeps its spool in this folder; everything else is as it is by default.
+    #[must_use]
+    pub fn new(spool_dir: impl Into<PathBuf>) -> Self {
+        let (limits, labels) = (SpoolLimits::default(), Labels::default());
+        Self { spool_dir: spool_dir.into(), limits, node_id: None, labels }
+    }
+}
+
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {

@@ -114,6 +114,11 @@ pub fn router(door: Doorway) -> Router {
     Router::new().route("/mcp", any(enter)).merge(well_known::router()).with_state(door)
 }
 
+/// The door alone, at whatever path it is put.
+pub(crate) fn service(door: Doorway) -> Router {
+    Router::new().fallback(any(enter)).with_state(door)
+}
+
 async fn enter(State(door): State<Doorway>, request: Request) -> Response {
     let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
     let (head, body) = request.into_parts();

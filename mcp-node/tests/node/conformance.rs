@@ -11,7 +11,7 @@ use tokio::process::Command;
 use crate::rig::{Rig, SECRET, http_upstream_with, settings, until};
 
 /// What a revision asks for, and how many scenarios that is.
-const REVISIONS: [(&str, usize); 2] = [("2025-11-25", 30), ("2026-07-28", 37)];
+pub const REVISIONS: [(&str, usize); 2] = [("2025-11-25", 30), ("2026-07-28", 37)];
 
 /// What the suite says of a server.
 pub struct Verdict {
@@ -45,7 +45,7 @@ pub async fn judge(url: &str, revision: &str, results: &Path) -> Verdict {
 
 impl Verdict {
     #[track_caller]
-    fn is_whole(&self, whose: &str, count: usize) {
+    pub fn is_whole(&self, whose: &str, count: usize) {
         eprintln!(
             "{whose}: {} passed, failed {:?}; not required and failed: {:?}",
             self.passed.len(),

@@ -8,6 +8,7 @@ mod calls;
 mod clients;
 mod conformance;
 mod door;
+mod embedded;
 mod http_server;
 mod ledger;
 mod process;

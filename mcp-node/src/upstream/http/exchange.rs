@@ -8,7 +8,6 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use mcp_node_core::{
     Refusal,
     message::{Answer, Message, read},
@@ -19,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     super::{client::Client, slot::Slot},
-    HttpUpstream, headers,
+    Answered, HttpUpstream, headers,
     sessions::{InUse, Session},
 };
 use crate::{
@@ -96,7 +95,7 @@ impl Exchange {
     }
 
     /// An answer in one piece.
-    async fn whole(&mut self, head: Parts, body: Incoming, deadline: Instant) -> Next {
+    async fn whole(&mut self, head: Parts, body: Answered, deadline: Instant) -> Next {
         let upstream = self.upstream.clone();
         let body = tokio::select! {
             body = upstream.whole(body) => body,
@@ -142,7 +141,7 @@ impl Exchange {
     }
 
     /// An answer in a stream, perhaps behind other messages.
-    async fn stream(&mut self, head: &Parts, mut body: Incoming, deadline: Instant) -> Next {
+    async fn stream(&mut self, head: &Parts, mut body: Answered, deadline: Instant) -> Next {
         let mut begun = Response::new(());
         headers::copy_back(&head.headers, begun.headers_mut());
         self.client.begin(begun);

@@ -4,7 +4,6 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use mcp_node_core::{
     Refusal,
     sse::{self, Splitter},
@@ -13,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{
     super::{Asked, FRAMES, client},
-    HttpUpstream, headers, is_events,
+    Answered, HttpUpstream, headers, is_events,
 };
 use crate::{
     clock,
@@ -24,7 +23,7 @@ impl HttpUpstream {
     /// Hands the answer on once what it delivers is counted.
     pub(super) async fn gate(
         self,
-        response: Response<Incoming>,
+        response: Response<Answered>,
         asked: Asked,
         id: RequestId,
     ) -> Result<Response, Refusal> {
@@ -48,7 +47,7 @@ impl HttpUpstream {
 
     async fn gate_frames(
         self,
-        body: Incoming,
+        body: Answered,
         asked: Asked,
         id: RequestId,
         client: mpsc::Sender<Bytes>,

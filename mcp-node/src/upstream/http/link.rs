@@ -3,7 +3,6 @@
 use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use mcp_node_core::{
     Refusal,
     message::{Answer, IdKey, Message, read},
@@ -11,7 +10,7 @@ use mcp_node_core::{
 };
 use tokio::sync::mpsc;
 
-use super::{FRAMES, HttpUpstream, is_events};
+use super::{Answered, FRAMES, HttpUpstream, is_events};
 use crate::{
     access::Grant,
     http::{SESSION, VERSION},
@@ -172,14 +171,14 @@ impl HttpUpstream {
         }
     }
 
-    fn events(&self, body: Incoming) -> Events {
+    fn events(&self, body: Answered) -> Events {
         Events { body, splitter: Splitter::new(self.shared.settings.max_answer_bytes) }
     }
 
     /// The one message of an answer, be it JSON or a stream.
     pub(super) async fn message(
         &self,
-        response: axum::http::Response<Incoming>,
+        response: axum::http::Response<Answered>,
     ) -> Result<Bytes, Refusal> {
         if !is_events(&response) {
             return self.whole(response.into_body()).await;
@@ -196,7 +195,7 @@ impl HttpUpstream {
 
 /// The data of the events of one stream.
 struct Events {
-    body: Incoming,
+    body: Answered,
     splitter: Splitter,
 }
 

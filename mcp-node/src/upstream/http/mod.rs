@@ -8,6 +8,7 @@ mod gate;
 mod headers;
 mod link;
 mod sessions;
+mod transport;
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,20 +20,21 @@ use axum::{
 use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
 use mcp_node_core::{
     Refusal,
     message::{Message, read},
     sse::{self, Splitter},
 };
-use runtime::http::{Client as Pool, HttpError};
+use runtime::http::HttpError;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::link::HttpLink;
+pub use self::transport::{Answered, Local};
 use self::{
     exchange::Exchange,
     sessions::{Session, Sessions},
+    transport::Transport,
 };
 use super::{
     FRAMES, Stamp, Tasks, UpstreamSettings,
@@ -49,7 +51,7 @@ pub struct HttpUpstream {
 
 struct Shared {
     url: Uri,
-    pool: Pool,
+    transport: Transport,
     settings: UpstreamSettings,
     sessions: Sessions,
     tasks: Arc<Tasks>,
@@ -72,9 +74,19 @@ impl HttpUpstream {
         settings: UpstreamSettings,
         stamp: Stamp,
     ) -> Self {
+        Self::over(Transport::net(connect_patience), url, settings, stamp)
+    }
+
+    /// A server within this process, which sees `url` as its own address.
+    #[must_use]
+    pub fn local(server: Local, url: Uri, settings: UpstreamSettings, stamp: Stamp) -> Self {
+        Self::over(Transport::Local(server), url, settings, stamp)
+    }
+
+    fn over(transport: Transport, url: Uri, settings: UpstreamSettings, stamp: Stamp) -> Self {
         let shared = Shared {
             url,
-            pool: Pool::new(connect_patience, 1_024),
+            transport,
             settings,
             sessions: Sessions::new(settings),
             tasks: Arc::default(),
@@ -180,13 +192,11 @@ impl HttpUpstream {
     }
 
     /// Sends a request; a connection that turns out closed before the request went out is replaced once.
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Refusal> {
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Answered>, Refusal> {
         let again = request.clone();
         let sent = async {
-            match self.shared.pool.send_streaming(request).await {
-                Err(error) if never_went_out(&error) => {
-                    self.shared.pool.send_streaming(again).await
-                }
+            match self.shared.transport.send(request).await {
+                Err(error) if never_went_out(&error) => self.shared.transport.send(again).await,
                 sent => sent,
             }
         };
@@ -207,7 +217,7 @@ impl HttpUpstream {
     /// Hands an answer that is not counted to the client: as it is, unless it is none of the client's business.
     async fn hand_on(
         &self,
-        response: Response<Incoming>,
+        response: Response<Answered>,
         session: Option<&Arc<Session>>,
     ) -> Result<Response, Refusal> {
         let (head, body) = response.into_parts();
@@ -255,7 +265,7 @@ impl HttpUpstream {
     }
 
     /// All of a body, within its limit.
-    async fn whole(&self, body: Incoming) -> Result<Bytes, Refusal> {
+    async fn whole(&self, body: Answered) -> Result<Bytes, Refusal> {
         let whole = Limited::new(body, self.shared.settings.max_answer_bytes).collect().await;
         whole.map(http_body_util::Collected::to_bytes).map_err(|error| {
             tracing::warn!(%error, "The upstream's answer broke off, or is too large");
@@ -266,7 +276,7 @@ impl HttpUpstream {
     /// Forwards a session's own stream. A resumed one can hold the answer to a call: it is recorded first.
     async fn watch_stream(
         self,
-        mut body: Incoming,
+        mut body: Answered,
         session: Option<Arc<Session>>,
         client: mpsc::Sender<Bytes>,
     ) {
