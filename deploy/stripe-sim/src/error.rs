@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Api,
+    Card,
     Idempotency,
     InvalidRequest,
 }
@@ -17,6 +18,7 @@ impl Kind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Api => "api_error",
+            Self::Card => "card_error",
             Self::Idempotency => "idempotency_error",
             Self::InvalidRequest => "invalid_request_error",
         }
@@ -112,6 +114,11 @@ impl ApiError {
     /// 400: the request is well formed, but the objects' state forbids it.
     pub fn refused(code: Option<&'static str>, param: &str, message: impl Into<String>) -> Self {
         Self::new(400, Kind::InvalidRequest, code, message).at(param)
+    }
+
+    /// 402: the card did not pay. What led there has happened: the invoice knows of the attempt.
+    pub fn card(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(402, Kind::Card, Some(code), message)
     }
 
     /// 400: a parameter names an object that does not exist. `noun` as Stripe spells it: `customer`, `price`.

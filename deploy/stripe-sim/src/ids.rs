@@ -22,6 +22,9 @@ pub const SUBSCRIPTION: Kind = Kind("sub_1", 23);
 pub const ITEM: Kind = Kind("si_", 14);
 pub const INVOICE: Kind = Kind("in_1", 23);
 pub const INVOICE_LINE: Kind = Kind("il_1", 23);
+pub const INVOICE_ITEM: Kind = Kind("ii_1", 23);
+pub const UPCOMING: Kind = Kind("upcoming_in_1", 23);
+pub const TEST_CLOCK: Kind = Kind("clock_1", 23);
 pub const INVOICE_PREFIX: Kind = Kind("", 8);
 pub const EVENT: Kind = Kind("evt_1", 23);
 pub const ENDPOINT: Kind = Kind("we_1", 23);
@@ -32,7 +35,7 @@ pub const DELIVERY: Kind = Kind("dlv_", 14);
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// Mints ids of every kind.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ids {
     seed: u64,
     counters: BTreeMap<Kind, u64>,

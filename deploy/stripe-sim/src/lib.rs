@@ -17,11 +17,14 @@ mod form;
 mod idempotency;
 mod ids;
 mod journal;
+mod life;
 mod list;
 mod params;
+mod rating;
 mod resource;
 mod schema;
 mod server;
+mod settings;
 mod sign;
 mod store;
 

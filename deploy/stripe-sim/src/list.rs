@@ -132,6 +132,14 @@ impl Range {
         }
     }
 
+    /// As [`Range::contains`], for a time that may be absent: without bounds everything passes.
+    pub fn contains_if_bound(&self, at: Option<i64>) -> bool {
+        match at {
+            Some(at) => self.contains(at),
+            None => [self.gt, self.gte, self.lt, self.lte].iter().all(Option::is_none),
+        }
+    }
+
     pub fn contains(&self, at: i64) -> bool {
         self.gt.is_none_or(|bound| at > bound)
             && self.gte.is_none_or(|bound| at >= bound)

@@ -26,6 +26,7 @@ pub struct Server {
     address: SocketAddr,
     listener: JoinHandle<()>,
     courier: JoinHandle<()>,
+    time: JoinHandle<()>,
 }
 
 impl Server {
@@ -43,9 +44,10 @@ impl Server {
             .nest("/_sim", control::router())
             .fallback(api::serve)
             .with_state(Arc::clone(&app));
-        let courier = tokio::spawn(deliver::run(app, queue));
+        let courier = tokio::spawn(deliver::run(Arc::clone(&app), queue));
         let listener = tokio::spawn(accept(listener, router));
-        Ok(Self { address, listener, courier })
+        let time = tokio::spawn(async move { app.tick().await });
+        Ok(Self { address, listener, courier, time })
     }
 
     /// Where it listens.
@@ -58,6 +60,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.listener.abort();
         self.courier.abort();
+        self.time.abort();
     }
 }
 

@@ -1,9 +1,7 @@
 //! Controls that change something.
 
 use super::ControlError;
-use super::look::{ClockView, clock_view};
 use crate::app::App;
-use crate::clock::Command;
 use crate::error::ApiError;
 use crate::faults::Faults;
 use crate::resource::{Call, Origin, checkout, subscription};
@@ -92,16 +90,6 @@ pub async fn clear_faults(State(app): State<Arc<App>>) -> Json<Faults> {
     world.faults = Faults::default();
     app.cleared.send_modify(|count| *count += 1);
     Json(world.faults.clone())
-}
-
-/// `POST /_sim/clock`. Answers the new time.
-pub async fn set_clock(
-    State(app): State<Arc<App>>,
-    body: Result<Json<Command>, JsonRejection>,
-) -> Result<Json<ClockView>, ControlError> {
-    let Json(command) = body?;
-    app.clock.apply(command);
-    Ok(Json(clock_view(&app)))
 }
 
 /// Does something at Stripe's side, with the same self-check as a request.

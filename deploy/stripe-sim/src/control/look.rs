@@ -2,14 +2,13 @@
 
 use super::ControlError;
 use crate::app::App;
-use crate::clock::utc;
 use crate::faults::Faults;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::Html;
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -90,33 +89,6 @@ pub async fn totals(State(app): State<Arc<App>>) -> Json<Value> {
 /// `GET /_sim/faults`: the orders that are still open.
 pub async fn faults(State(app): State<Arc<App>>) -> Json<Faults> {
     Json(app.world().faults.clone())
-}
-
-/// What the clock shows.
-#[derive(Debug, Serialize)]
-pub struct ClockView {
-    /// Unix seconds.
-    now: i64,
-    now_utc: Option<String>,
-    frozen: bool,
-    /// The second that `Date` and signature stamps show.
-    wire_now: i64,
-}
-
-/// Reads the clock.
-pub fn clock_view(app: &App) -> ClockView {
-    let now = app.clock.now();
-    ClockView {
-        now,
-        now_utc: utc(now).map(|at| at.to_rfc3339()),
-        frozen: app.clock.is_frozen(),
-        wire_now: app.clock.wire_now(),
-    }
-}
-
-/// `GET /_sim/clock`.
-pub async fn clock(State(app): State<Arc<App>>) -> Json<ClockView> {
-    Json(clock_view(&app))
 }
 
 /// `GET /_sim/checkout/sessions/{id}`: the page behind a session's `url`, with one button.

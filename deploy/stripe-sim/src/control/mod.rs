@@ -4,6 +4,7 @@
 
 mod act;
 mod look;
+mod time;
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -25,7 +26,10 @@ pub fn router() -> Router<Arc<App>> {
         .route("/meter_events", get(look::meter_events))
         .route("/meters/totals", get(look::totals))
         .route("/faults", get(look::faults).post(act::order_faults).delete(act::clear_faults))
-        .route("/clock", get(look::clock).post(act::set_clock))
+        .route("/clock", get(time::clock).post(time::set_clock))
+        .route("/agenda", get(time::agenda))
+        .route("/settings", get(time::settings).post(time::change_settings))
+        .route("/customers/{id}/card", get(time::card).post(time::set_card))
         .route("/checkout/sessions/{id}", get(look::checkout_page))
         .route("/checkout/sessions/{id}/complete", post(act::complete_checkout))
         .route("/checkout/sessions/{id}/pay", post(act::pay_on_page))

@@ -5,8 +5,8 @@
 //! Absent on purpose: payment and setup modes, embedded pages, discounts, taxes, shipping.
 
 use super::subscription::open;
-use super::subscription::plan::{self, Line, Plan};
-use super::{Answer, Call, customer, invoice, object, page, render};
+use super::subscription::plan::{self, Line, Payment, Plan};
+use super::{Answer, Call, customer, object, page, render};
 use crate::error::ApiError;
 use crate::ids;
 use crate::list::{self, Page, Range};
@@ -26,7 +26,6 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
         plan::read_lines(call, params.hashes("line_items").unwrap_or_default(), "line_items")?;
     let mut data = params.hash("subscription_data").unwrap_or_default();
     let plan = Plan::read(call, &mut data, buyer.clone().unwrap_or_default(), lines)?;
-    data.ignore(&["trial_settings"]); // A simulated trial has no end yet.
     data.finish()?;
     open::check(call, &plan)?;
     let expires_at = expiry(call.now(), params.int("expires_at"))?;
@@ -60,11 +59,13 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
         params.ignore_if_off(name, "enabled");
     }
     params.finish()?;
+    let amounts = open::line_amounts(call, &plan)?;
     let rows = plan
         .lines
         .iter()
-        .map(|line| line_item(call, line, &plan))
-        .collect::<Result<Vec<_>, _>>()?;
+        .zip(amounts)
+        .map(|(line, amount)| line_item(call, line, amount))
+        .collect();
     store(call, session, rows, plan)
 }
 
@@ -129,18 +130,16 @@ fn blank(call: &mut Call<'_>, currency: &str) -> Value {
     object("checkout.session", fields)
 }
 
-fn line_item(call: &mut Call<'_>, line: &Line, plan: &Plan) -> Answer {
+fn line_item(call: &mut Call<'_>, line: &Line, amount: i64) -> Value {
     let price = call.world.store.prices.get(&line.price).cloned().unwrap_or_default();
     let product = price["product"].as_str().and_then(|id| call.world.store.products.get(id));
     let description = product.map_or(Value::Null, |product| product["name"].clone());
-    let amount =
-        if plan.has_trial() { 0 } else { invoice::amount(&price, line.quantity.unwrap_or(0))? };
     let fields = json!({
         "id": call.mint(ids::LINE), "object": "item", "amount_discount": 0, "amount_subtotal": amount, "amount_tax": 0,
         "amount_total": amount, "currency": price["currency"], "description": description, "metadata": line.metadata,
         "price": line.price, "quantity": line.quantity,
     });
-    Ok(object("item", fields))
+    object("item", fields)
 }
 
 /// A line as the API shows it: with its whole price.
@@ -247,7 +246,12 @@ pub fn complete(call: &mut Call<'_>, id: &str, email: Option<&str>, name: Option
         .get(id)
         .cloned()
         .ok_or_else(|| ApiError::not_found("checkout.session", id))?;
-    open::check(call, &plan)?; // Before the first effect: an anchor may have passed since.
+    // Before the first effect: an anchor may have passed since, and a card that does not pay leaves the session open.
+    plan.payment = Payment::Refuse;
+    if !plan.customer.is_empty() {
+        call.enter_clock_of_customer(&plan.customer, "customer")?;
+    }
+    open::check(call, &plan)?;
     if session["customer"].is_null() {
         let email = email.or(session["customer_email"].as_str());
         let made = customer::create_for_buyer(call, email, name);
@@ -260,14 +264,14 @@ pub fn complete(call: &mut Call<'_>, id: &str, email: Option<&str>, name: Option
     let opened = open::open(call, &plan)?;
     let details = json!({ "email": customer["email"], "name": customer["name"], "phone": customer["phone"], "tax_exempt": "none", "tax_ids": [] });
     session["customer_details"] = object("checkout.session.customer_details", details);
-    session["invoice"] = opened.invoice["id"].clone();
+    session["invoice"] = json!(opened.invoice);
     session["payment_status"] =
         json!(if plan.has_trial() { "no_payment_required" } else { "paid" });
     session["status"] = json!("complete");
-    session["subscription"] = opened.subscription["id"].clone();
+    session["subscription"] = json!(opened.id());
     session["url"] = Value::Null;
     call.store().sessions.replace(session.clone());
     call.emit("checkout.session.completed", &session, None);
-    open::announce(call, &opened);
+    open::announce(call, &opened)?;
     Ok(session)
 }

@@ -12,7 +12,15 @@ use serde_json::{Value, json};
 
 /// `POST /v1/customers`.
 pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
+    let clock = params.text("test_clock");
+    if let Some(id) = &clock {
+        let found = call.world.store.test_clocks.get(id);
+        let row =
+            found.ok_or_else(|| ApiError::no_such("test_helpers.test_clock", id, "test_clock"))?;
+        call.enter_clock_of(&json!({ "test_clock": row["id"] }));
+    }
     let mut customer = blank(call);
+    customer["test_clock"] = json!(clock);
     fill(&mut customer, &mut params)?;
     params.finish()?;
     Ok(add(call, customer))
@@ -111,6 +119,7 @@ pub fn retrieve(call: &mut Call<'_>, id: &str, params: Params) -> Answer {
 pub fn update(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
     let found = call.world.store.live_customer(id).cloned();
     let mut customer = found.ok_or_else(|| ApiError::not_found("customer", id))?;
+    call.enter_clock_of(&customer);
     fill(&mut customer, &mut params)?;
     params.finish()?;
     Ok(call.save(|store| &mut store.customers, customer, "customer.updated"))
@@ -121,20 +130,30 @@ pub fn delete(call: &mut Call<'_>, id: &str, params: Params) -> Answer {
     params.finish()?;
     let found = call.world.store.live_customer(id).cloned();
     let customer = found.ok_or_else(|| ApiError::not_found("customer", id))?;
-    subscription::cancel_all_of(call, id);
-    let stub = json!({ "id": id, "object": "customer", "deleted": true });
-    call.store().customers.replace(stub.clone());
-    call.emit("customer.deleted", &customer, None);
-    Ok(stub)
+    call.enter_clock_of(&customer);
+    Ok(remove(call, &customer))
+}
+
+/// Ends a customer and all its subscriptions. Answers the stub that stays.
+pub fn remove(call: &mut Call<'_>, customer: &Value) -> Value {
+    let stub = json!({ "id": customer["id"], "object": "customer", "deleted": true });
+    if customer["deleted"].is_null() {
+        subscription::cancel_all_of(call, customer["id"].as_str().unwrap_or_default());
+        call.store().customers.replace(stub.clone());
+        call.emit("customer.deleted", customer, None);
+    }
+    stub
 }
 
 /// `GET /v1/customers`.
 pub fn list(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
     let created = Range::take(&mut params, "created")?;
     let email = params.text("email");
+    let clock = params.text("test_clock"); // Without it, customers on a test clock do not show.
     page(call.world, &call.world.store.customers, "customer", "/v1/customers", params, |row| {
         row["deleted"].is_null()
             && created.contains(row["created"].as_i64().unwrap_or_default())
+            && row["test_clock"].as_str() == clock.as_deref()
             && email.as_ref().is_none_or(|email| row["email"] == email.as_str())
     })
 }

@@ -36,6 +36,9 @@ impl Call<'_> {
             "pending_webhooks": endpoints.len(), "type": event_type,
             "request": { "id": self.origin.request_id, "idempotency_key": self.origin.idempotency_key },
         });
+        if let Some(at) = self.beside_test_clock {
+            self.world.store.event_ages.insert(id.clone(), at);
+        }
         self.world.store.events.insert(event);
         for (endpoint, url) in endpoints {
             let delivery = self.mint(ids::DELIVERY);
@@ -81,10 +84,11 @@ pub fn list(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
     let delivered = params.flag("delivery_success");
     let world = &*call.world;
     page(world, &world.store.events, "event", "/v1/events", params, |row| {
+        let age = world.store.event_ages.get(id_of(row)).copied();
         let (at, kind) =
             (row["created"].as_i64().unwrap_or_default(), row["type"].as_str().unwrap_or_default());
         let is_delivered = || world.deliveries.undelivered(id_of(row)) == 0;
-        at >= oldest
+        age.unwrap_or(at) >= oldest
             && created.contains(at)
             && pattern.as_ref().is_none_or(|pattern| matches(pattern, kind))
             && types.as_ref().is_none_or(|types| types.iter().any(|wanted| wanted == kind))

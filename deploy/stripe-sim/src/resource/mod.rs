@@ -8,12 +8,15 @@ pub mod checkout;
 pub mod customer;
 pub mod event;
 pub mod invoice;
+pub mod invoice_item;
 pub mod meter;
 pub mod meter_event;
+pub mod preview;
 pub mod price;
 pub mod product;
 pub mod subscription;
 pub mod summary;
+pub mod test_clock;
 pub mod webhook_endpoint;
 
 use crate::error::ApiError;
@@ -68,7 +71,28 @@ pub fn handler(method: &str, template: &str) -> Option<Handler> {
         ("GET", "/subscriptions/{id}") => subscription::retrieve,
         ("POST", "/subscriptions/{id}") => subscription::update::update,
         ("DELETE", "/subscriptions/{id}") => subscription::cancel,
+        ("POST", "/subscriptions/{id}/pause") => subscription::pause::pause,
+        ("POST", "/subscriptions/{id}/resume") => subscription::pause::resume,
+        ("GET", "/invoices") => invoice::list,
+        ("POST", "/invoices") => invoice::create,
+        ("POST", "/invoices/create_preview") => preview::create,
         ("GET", "/invoices/{id}") => invoice::retrieve,
+        ("POST", "/invoices/{id}") => invoice::update,
+        ("DELETE", "/invoices/{id}") => invoice::delete,
+        ("GET", "/invoices/{id}/lines") => invoice::lines,
+        ("POST", "/invoices/{id}/finalize") => invoice::finalize,
+        ("POST", "/invoices/{id}/pay") => invoice::pay,
+        ("POST", "/invoices/{id}/void") => invoice::void,
+        ("POST", "/invoices/{id}/mark_uncollectible") => invoice::mark_uncollectible,
+        ("POST", "/invoiceitems") => invoice_item::create,
+        ("GET", "/invoiceitems") => invoice_item::list,
+        ("GET", "/invoiceitems/{id}") => invoice_item::retrieve,
+        ("DELETE", "/invoiceitems/{id}") => invoice_item::delete,
+        ("POST", "/test_helpers/test_clocks") => test_clock::create,
+        ("GET", "/test_helpers/test_clocks") => test_clock::list,
+        ("GET", "/test_helpers/test_clocks/{id}") => test_clock::retrieve,
+        ("POST", "/test_helpers/test_clocks/{id}/advance") => test_clock::advance,
+        ("DELETE", "/test_helpers/test_clocks/{id}") => test_clock::delete,
         ("GET", "/events") => event::list,
         ("GET", "/events/{id}") => event::retrieve,
         ("POST", "/webhook_endpoints") => webhook_endpoint::create,
@@ -92,10 +116,12 @@ pub struct Origin {
 pub struct Call<'a> {
     pub world: &'a mut World,
     pub origin: Origin,
-    /// Unix milliseconds of the simulator's clock; does not move during a call.
+    /// Unix milliseconds of the simulator's clock, or of the test clock that the call is on.
     pub now_ms: i64,
     pub base_url: &'a str,
     pub summary_lag_ms: i64,
+    /// Unix seconds of the simulator's clock while the call is on a test clock.
+    pub beside_test_clock: Option<i64>,
     events: Vec<String>,
     outbox: Vec<String>,
 }
@@ -114,6 +140,7 @@ impl<'a> Call<'a> {
             now_ms,
             base_url,
             summary_lag_ms,
+            beside_test_clock: None,
             events: Vec::new(),
             outbox: Vec::new(),
         }
@@ -179,6 +206,7 @@ pub fn render(world: &World, document: &Value) -> Value {
     match document["object"].as_str() {
         Some("subscription") => subscription::render(&world.store, document),
         Some("item") => checkout::render_line(&world.store, document),
+        Some("invoice") => invoice::render(document),
         Some("event") => event::render(world, document),
         _ => document.clone(),
     }
@@ -242,7 +270,7 @@ mod tests {
             .operations
             .iter()
             .filter(|operation| handler(&operation.method, &operation.template).is_some());
-        assert_eq!(served.count(), 39);
+        assert_eq!(served.count(), 60);
     }
 
     #[test]

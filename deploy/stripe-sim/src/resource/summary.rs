@@ -72,7 +72,8 @@ fn check_alignment(start: i64, end: i64, window: Option<&str>) -> Result<i64, Ap
     Ok(step)
 }
 
-fn aggregate(formula: &str, rows: &[&Row]) -> Decimal {
+/// One value of many rows, in order of time and arrival, by the formula of their meter.
+pub fn aggregate(formula: &str, rows: &[&Row]) -> Decimal {
     match formula {
         "count" => Decimal::from(rows.len()),
         // Rows are in order of time, then of arrival: the last one is the last.

@@ -3,6 +3,8 @@
 //! One lock guards everything, so each request happens at one instant and an effect, its events and its stored answer are seen
 //! together or not at all. No lock is held across an await.
 
+pub mod agenda;
+pub mod cards;
 pub mod deliveries;
 pub mod table;
 pub mod usage;
@@ -11,9 +13,12 @@ use crate::faults::Faults;
 use crate::idempotency::Idempotency;
 use crate::ids::Ids;
 use crate::journal::Journal;
+use crate::settings::Settings;
+use agenda::Agenda;
+use cards::Cards;
 use deliveries::Deliveries;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use table::Table;
 use usage::Usage;
 
@@ -28,6 +33,9 @@ pub struct World {
     pub journal: Journal,
     pub faults: Faults,
     pub tally: Tally,
+    pub settings: Settings,
+    pub cards: Cards,
+    pub agenda: Agenda,
 }
 
 impl World {
@@ -41,6 +49,9 @@ impl World {
             journal: Journal::default(),
             faults: Faults::default(),
             tally: Tally::default(),
+            settings: Settings::default(),
+            cards: Cards::default(),
+            agenda: Agenda::default(),
         }
     }
 }
@@ -77,6 +88,8 @@ pub struct Store {
     pub sessions: Table,
     pub subscriptions: Table,
     pub invoices: Table,
+    pub invoice_items: Table,
+    pub test_clocks: Table,
     pub events: Table,
     pub endpoints: Table,
     /// Tiers by price: shown only when expanded.
@@ -85,6 +98,12 @@ pub struct Store {
     pub session_lines: HashMap<String, Vec<Value>>,
     /// Parameters of the subscription that a checkout session will open.
     pub session_plans: HashMap<String, crate::resource::subscription::plan::Plan>,
+    /// When an event of a test clock happened by the simulator's own clock, in Unix seconds: lists go by that.
+    pub event_ages: HashMap<String, i64>,
+    /// Unix second from which a metered item's usage is on its next line, where that is later than its period's start.
+    pub usage_from: HashMap<String, i64>,
+    /// Notices given: (object, what, the second it is about).
+    pub noticed: HashSet<(String, &'static str, i64)>,
     /// Signing secrets by webhook endpoint: shown once, at creation.
     pub endpoint_secrets: HashMap<String, String>,
 }
@@ -100,6 +119,8 @@ impl Store {
             &self.sessions,
             &self.subscriptions,
             &self.invoices,
+            &self.invoice_items,
+            &self.test_clocks,
         ];
         tables.into_iter().find_map(|table| table.get(id))
     }

@@ -16,6 +16,7 @@ pub struct Table {
     rows: BTreeMap<u64, Value>,
     by_id: HashMap<String, u64>,
     next: u64,
+    touched: Vec<String>,
 }
 
 impl Table {
@@ -25,6 +26,7 @@ impl Table {
         self.next += 1;
         let taken = self.by_id.insert(id, self.next);
         assert!(taken.is_none(), "ids are minted once");
+        self.touched.push(id_of(&document).to_owned());
         self.rows.insert(self.next, document);
     }
 
@@ -33,7 +35,29 @@ impl Table {
     }
 
     pub fn get_mut(&mut self, id: &str) -> Option<&mut Value> {
-        self.by_id.get(id).and_then(|seq| self.rows.get_mut(seq))
+        let seq = self.by_id.get(id)?;
+        self.touched.push(id.to_owned());
+        self.rows.get_mut(seq)
+    }
+
+    /// Says that something beside the row has changed, on which its next step depends.
+    pub fn touch(&mut self, id: &str) {
+        self.touched.push(id.to_owned());
+    }
+
+    /// As [`Table::touch`], for every row.
+    pub fn touch_all(&mut self) {
+        self.touched.extend(self.rows.values().map(|row| id_of(row).to_owned()));
+    }
+
+    /// The ids of the rows that changed since the last call, each as often as it changed.
+    pub fn take_touched(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// The place of a row in the order of creation.
+    pub fn place(&self, id: &str) -> Option<u64> {
+        self.by_id.get(id).copied()
     }
 
     /// Puts a changed document in the place of the one with its id.
@@ -44,6 +68,7 @@ impl Table {
     }
 
     pub fn remove(&mut self, id: &str) -> Option<Value> {
+        self.touched.push(id.to_owned());
         self.by_id.remove(id).and_then(|seq| self.rows.remove(&seq))
     }
 

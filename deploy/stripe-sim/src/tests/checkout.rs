@@ -43,7 +43,7 @@ async fn completing_a_session_makes_the_customer_and_an_active_subscription() {
     );
     assert_eq!(shown["customer"]["name"], "Ann");
     assert_eq!(shown["line_items"]["data"][0]["price"]["recurring"]["usage_type"], "metered");
-    let events = sim.get("/v1/events?limit=4").await.ok();
+    let events = sim.get("/v1/events?limit=7").await.ok();
     let kinds: Vec<_> = events["data"]
         .as_array()
         .unwrap()
@@ -57,7 +57,10 @@ async fn completing_a_session_makes_the_customer_and_an_active_subscription() {
             "customer.created",
             "checkout.session.completed",
             "customer.subscription.created",
-            "invoice.paid"
+            "invoice.created",
+            "invoice.finalized",
+            "invoice.paid",
+            "invoice.payment_succeeded"
         ]
     );
     assert_eq!(

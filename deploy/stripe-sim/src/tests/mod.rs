@@ -4,9 +4,12 @@ mod checkout;
 mod envelope;
 mod faults;
 mod idempotency;
+mod invoices;
+mod lives;
 mod meters;
 mod resources;
 mod subscriptions;
+mod test_clocks;
 mod webhooks;
 
 use crate::config::{Config, DEFAULT_API_KEY};
@@ -136,6 +139,44 @@ impl Sim {
 
     pub async fn advance(&self, seconds: i64) {
         self.control("/clock", &json!({ "advance": seconds })).await.ok();
+    }
+
+    pub async fn settings(&self, change: Value) {
+        self.control("/settings", &change).await.ok();
+    }
+
+    pub async fn card(&self, customer: &str, outcome: &str, times: Option<u32>) {
+        let mut body = json!({ "outcome": outcome });
+        if let Some(times) = times {
+            body["times"] = json!(times);
+        }
+        self.control(&format!("/customers/{customer}/card"), &body).await.ok();
+    }
+
+    /// Reports usage of the meter `calls`.
+    pub async fn used(&self, customer: &str, value: &str, at: i64) {
+        let form = format!(
+            "event_name=calls&payload[stripe_customer_id]={customer}&payload[value]={value}&timestamp={at}"
+        );
+        self.post("/v1/billing/meter_events", &form).await.ok();
+    }
+
+    /// The types of the latest events, oldest first.
+    pub async fn latest_events(&self, count: usize) -> Vec<String> {
+        let events = self.get(&format!("/v1/events?limit={count}")).await.ok();
+        let types = events["data"].as_array().unwrap().iter().rev();
+        types.map(|event| event["type"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub async fn status_of(&self, subscription: &str) -> String {
+        let row = self.get(&format!("/v1/subscriptions/{subscription}")).await.ok();
+        row["status"].as_str().unwrap().to_owned()
+    }
+
+    /// The invoices of a subscription, newest first.
+    pub async fn invoices_of(&self, subscription: &str) -> Vec<Value> {
+        let path = format!("/v1/invoices?subscription={subscription}&limit=100");
+        self.get(&path).await.ok()["data"].as_array().unwrap().clone()
     }
 
     /// Holds the next POST to `path` before its effect, until [`Sim::release`].

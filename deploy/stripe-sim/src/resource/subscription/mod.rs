@@ -1,12 +1,18 @@
 //! `/v1/subscriptions`: read, cancel, change of status. A [`plan`] is read, then opened ([`open`]);
 //! changes are in [`update`], dates in [`period`].
 //!
-//! A subscription is stored with its prices by id and shown with the whole price and Stripe's legacy plan. It stays in its first
-//! period: renewal, trials that end, dunning and pausing are absent on purpose; the control API sets a status directly.
+//! Time renews and ends it ([`roll`]), payments move its status ([`state`]), mid-period changes owe items ([`change`]).
+//!
+//! A subscription is stored with its prices by id and shown with the whole price and Stripe's legacy plan. All its items share one
+//! period. Absent on purpose: schedules, thresholds, items of different intervals.
 
+pub mod change;
 pub mod open;
+pub mod pause;
 pub mod period;
 pub mod plan;
+pub mod roll;
+pub mod state;
 pub mod update;
 
 use super::{Answer, Call, object, page};
@@ -35,8 +41,7 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
     let plan = plan::Plan::from_subscription(call, &mut params)?;
     params.finish()?;
     let opened = open::open(call, &plan)?;
-    open::announce(call, &opened);
-    Ok(opened.subscription)
+    open::announce(call, &opened)
 }
 
 /// `GET /v1/subscriptions/{id}`.
@@ -51,8 +56,11 @@ pub fn list(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
     let ends = Range::take(&mut params, "current_period_end")?;
     let status = params.text("status");
     let price = params.text("price");
+    let clock = params.text("test_clock");
+    let customer = params.text("customer");
+    let scoped = customer.is_some(); // Else only objects of the clock that was named show.
     let wanted = [
-        ("customer", params.take("customer")),
+        ("customer", customer.map(Value::from)),
         ("collection_method", params.take("collection_method")),
     ];
     page(
@@ -66,6 +74,7 @@ pub fn list(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
             created.contains(row["created"].as_i64().unwrap_or_default())
                 && starts.contains(period["current_period_start"].as_i64().unwrap_or_default())
                 && ends.contains(period["current_period_end"].as_i64().unwrap_or_default())
+                && (scoped || row["test_clock"].as_str() == clock.as_deref())
                 && has_status(row, status.as_deref())
                 && wanted
                     .iter()
@@ -91,21 +100,35 @@ fn items(row: &Value) -> impl Iterator<Item = &Value> {
     row["items"]["data"].as_array().into_iter().flatten()
 }
 
-/// `DELETE /v1/subscriptions/{id}`: ends it now. Usage of the running period goes unbilled, as at Stripe without `invoice_now`.
+/// `DELETE /v1/subscriptions/{id}`: ends it now. Usage of the running period goes unbilled, as at Stripe, unless `invoice_now`.
 pub fn cancel(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
     let mut subscription = alive(call, id)?;
     if let Some(mut details) = params.hash("cancellation_details") {
         details.copy_into(&mut subscription["cancellation_details"], &["comment", "feedback"]);
         details.finish()?;
     }
-    for name in ["invoice_now", "prorate"] {
-        if params.flag(name) == Some(true) {
-            return Err(ApiError::not_simulated(&format!("`{name}=true` of a cancellation")));
-        }
-    }
+    let invoices = params.flag("invoice_now").unwrap_or(false);
+    let prorates = params.flag("prorate").unwrap_or(false);
     params.finish()?;
+    let is_free =
+        matches!(subscription["status"].as_str(), Some("trialing" | "paused" | "incomplete"));
+    let (start, end) = roll::span_of(&subscription);
+    let now = call.now();
+    let lines = if invoices && !is_free {
+        roll::usage_lines(call, &subscription, (start, now))?
+    } else {
+        Vec::new()
+    };
+    if prorates && !is_free {
+        let items = change::unused_items(call, &subscription, now, (start, end))?;
+        change::add(call, items);
+    }
+    if invoices && (!lines.is_empty() || super::invoice::draft::has_pending(call, &subscription)) {
+        pause::bill_now(call, &subscription, lines, (start, now))?;
+    }
+    let mut subscription = alive(call, id)?; // The invoice may have changed it.
     subscription["cancellation_details"]["reason"] = json!("cancellation_requested");
-    Ok(end(call, subscription, "canceled"))
+    Ok(state::finish(call, subscription, "canceled"))
 }
 
 /// Ends every subscription of a customer.
@@ -114,26 +137,14 @@ pub fn cancel_all_of(call: &mut Call<'_>, customer: &str) {
     let alive: Vec<Value> =
         rows.filter(|row| row["customer"] == customer && !is_terminal(row)).cloned().collect();
     for subscription in alive {
-        end(call, subscription, "canceled");
+        state::finish(call, subscription, "canceled");
     }
 }
 
-fn end(call: &mut Call<'_>, mut subscription: Value, status: &str) -> Value {
-    subscription["status"] = json!(status);
-    subscription["ended_at"] = json!(call.now());
-    if status == "canceled" {
-        subscription["canceled_at"] = json!(call.now());
-    }
-    call.store().subscriptions.replace(subscription.clone());
-    let shown = render(&call.world.store, &subscription);
-    // `deleted` tells the final state and, unlike `updated`, no previous attributes.
-    let event_type = if status == "canceled" {
-        "customer.subscription.deleted"
-    } else {
-        "customer.subscription.updated"
-    };
-    call.emit(event_type, &shown, None);
-    shown
+/// The subscription as it is now, as the API shows it.
+fn shown(call: &Call<'_>, id: &str) -> Value {
+    let row = call.world.store.subscriptions.get(id).expect("a subscription is never removed");
+    render(&call.world.store, row)
 }
 
 /// Sets a status from outside, as time, payments or a person at Stripe would, and tells of it by the event that fits:
@@ -150,7 +161,7 @@ pub fn set_status(call: &mut Call<'_>, id: &str, status: &str) -> Answer {
         ));
     }
     if TERMINAL.contains(&status) {
-        return Ok(end(call, subscription, status));
+        return Ok(state::finish(call, subscription, status));
     }
     let event_type = match (subscription["status"].as_str(), status) {
         (Some("paused"), "paused") => "customer.subscription.updated",
@@ -163,14 +174,11 @@ pub fn set_status(call: &mut Call<'_>, id: &str, status: &str) -> Answer {
 }
 
 /// A subscription that can still change.
-fn alive(call: &Call<'_>, id: &str) -> Answer {
-    let found = call
-        .world
-        .store
-        .subscriptions
-        .get(id)
-        .ok_or_else(|| ApiError::not_found("subscription", id))?;
-    if is_terminal(found) {
+fn alive(call: &mut Call<'_>, id: &str) -> Answer {
+    let found = call.world.store.subscriptions.get(id).cloned();
+    let found = found.ok_or_else(|| ApiError::not_found("subscription", id))?;
+    call.enter_clock_of(&found);
+    if is_terminal(&found) {
         let status = found["status"].as_str().unwrap_or_default();
         return Err(ApiError::refused(
             None,
@@ -178,10 +186,11 @@ fn alive(call: &Call<'_>, id: &str) -> Answer {
             format!("The subscription {id} is {status} and cannot change."),
         ));
     }
-    Ok(found.clone())
+    Ok(found)
 }
 
-fn is_terminal(row: &Value) -> bool {
+/// True when a subscription never changes again.
+pub fn is_terminal(row: &Value) -> bool {
     TERMINAL.contains(&row["status"].as_str().unwrap_or_default())
 }
 

@@ -1,21 +1,38 @@
 //! Opening a subscription, by API or through checkout: one plan, one way.
 //!
-//! Opening makes the subscription, its first invoice (paid at once: the simulated customer always pays) and nothing else.
-//! Absent on purpose: coupons, taxes, prorated first invoices.
+//! Opening makes the subscription and its first invoice, which is finalized and charged at once. A card that does not pay leaves the
+//! subscription incomplete, or refuses the whole request, as the caller chose. Licensed items are charged ahead, for the share of a
+//! period that an anchor cuts short; metered items have nothing to charge yet (a zero line in classic mode, none in flexible mode).
+//! Stripe's flexible mode makes no empty invoice; here there always is one, so that every checkout ends in `invoice.paid`.
 
-use super::super::{Call, invoice, object};
-use super::plan::{Anchor, Line, Plan, Trial};
+use super::super::invoice::draft::{self, Draft};
+use super::super::invoice::line::{self, Span};
+use super::super::invoice::{finalize, pay};
+use super::super::{Call, object};
+use super::plan::{Anchor, Line, Payment, Plan, Trial};
 use super::{item_list, period, render};
 use crate::error::ApiError;
 use crate::ids;
+use crate::rating;
+use crate::store::cards::Outcome;
+use crate::store::table::id_of;
+use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 const DAY_S: i64 = 86_400;
 
-/// What opening made, as shown.
+/// What opening made, before its first invoice moves on.
 pub struct Opened {
-    pub subscription: Value,
-    pub invoice: Value,
+    subscription: Value,
+    pub invoice: String,
+    charges: bool,
+}
+
+impl Opened {
+    /// The new subscription's id.
+    pub fn id(&self) -> &str {
+        id_of(&self.subscription)
+    }
 }
 
 /// The first period and what follows from it.
@@ -60,55 +77,117 @@ fn dates(call: &Call<'_>, plan: &Plan) -> Result<Dates, ApiError> {
     }
 }
 
-/// What opening will do, once it is sure that it can.
-struct Opening {
-    dates: Dates,
-    charges: Vec<invoice::Charge>,
+/// What each licensed line of the first invoice costs; nothing in a trial or in a free stub of a period.
+///
+/// # Errors
+/// 400 for an amount past 63 bits.
+fn amounts(call: &Call<'_>, plan: &Plan, dates: &Dates) -> Result<Vec<i64>, ApiError> {
+    let is_cut_short = !matches!(plan.anchor, Anchor::Now);
+    let is_free = plan.has_trial() || (is_cut_short && !plan.prorates);
+    let amount = |line: &Line| -> Result<i64, ApiError> {
+        let price = call.world.store.prices.get(&line.price).cloned().unwrap_or_default();
+        let Some(quantity) = line.quantity.filter(|_| !is_free) else { return Ok(0) };
+        let parts = line::rate(call, &price, Decimal::from(quantity))?;
+        let full: i64 = parts.iter().map(|part| part.amount).sum();
+        if !is_cut_short {
+            return Ok(full);
+        }
+        let interval = price["recurring"]["interval"].as_str().unwrap_or_default();
+        let count =
+            price["recurring"]["interval_count"].as_u64().and_then(|n| u32::try_from(n).ok());
+        let whole = period::before(dates.end, interval, count.unwrap_or(1))
+            .map_or(dates.end - call.now(), |start| dates.end - start);
+        rating::share(full, dates.end - call.now(), whole)
+    };
+    plan.lines.iter().map(amount).collect()
 }
 
-fn prepare(call: &Call<'_>, plan: &Plan) -> Result<Opening, ApiError> {
-    let dates = dates(call, plan)?;
-    let is_cut_short = !matches!(plan.anchor, Anchor::Now);
-    if is_cut_short && plan.prorates && plan.lines.iter().any(|line| line.quantity.is_some()) {
-        return Err(ApiError::not_simulated(
-            "a prorated first invoice; pass `proration_behavior=none`",
-        ));
-    }
-    let charges = invoice::charges(call, &plan.lines, !plan.has_trial() && !is_cut_short)?;
-    Ok(Opening { dates, charges })
+/// The due amounts of a price line, as checkout shows them.
+///
+/// # Errors
+/// 400 for an amount past 63 bits.
+pub fn line_amounts(call: &Call<'_>, plan: &Plan) -> Result<Vec<i64>, ApiError> {
+    amounts(call, plan, &dates(call, plan)?)
 }
 
 /// Says whether a plan can be opened now, and changes nothing.
 ///
 /// # Errors
-/// As [`open`].
+/// 400 or 402 when it cannot.
 pub fn check(call: &Call<'_>, plan: &Plan) -> Result<(), ApiError> {
-    prepare(call, plan).map(|_| ())
+    let due: i64 = line_amounts(call, plan)?.iter().sum();
+    let outcome = call.world.cards.peek(&plan.customer);
+    let refuses = plan.payment == Payment::Refuse && plan.is_charged() && due > 0;
+    if refuses && outcome != Outcome::Ok { Err(pay::refusal(outcome)) } else { Ok(()) }
 }
 
-/// Makes the subscription and its first invoice. Emits nothing: see [`announce`].
+/// Makes the subscription and the draft of its first invoice. Emits nothing and charges nothing: see [`announce`].
 ///
 /// # Errors
-/// 400 or 501 when the plan cannot be opened; nothing has changed then.
+/// 400 or 402 when the plan cannot be opened; nothing has changed then.
 pub fn open(call: &mut Call<'_>, plan: &Plan) -> Result<Opened, ApiError> {
-    let Opening { dates, charges } = prepare(call, plan)?;
-    let due: i64 = charges.iter().map(|charge| charge.amount).sum();
-    let waits = plan.waits_for_payment && due > 0;
-    let mut subscription = document(call, plan, &dates, waits);
-    let invoice = invoice::first(call, &subscription, &charges, plan.is_flexible, !waits);
-    subscription["latest_invoice"] = invoice["id"].clone();
-    call.store().invoices.insert(invoice.clone());
+    check(call, plan)?;
+    let dates = dates(call, plan)?;
+    let amounts = amounts(call, plan, &dates)?;
+    let due: i64 = amounts.iter().sum();
+    let pays =
+        call.world.cards.peek(&plan.customer) == Outcome::Ok && plan.payment != Payment::Wait;
+    let is_incomplete = due > 0 && plan.is_charged() && !pays;
+    let mut subscription = document(call, plan, &dates, is_incomplete);
     call.store().subscriptions.insert(subscription.clone());
-    Ok(Opened { subscription: render(&call.world.store, &subscription), invoice })
+    let lines = first_lines(call, plan, &subscription, &amounts)?;
+    let now = call.now();
+    let made = Draft {
+        customer: &plan.customer,
+        subscription: Some(&subscription),
+        reason: "subscription_create",
+        currency: &plan.currency,
+        lines,
+        period: (now, now),
+        finalizes_at: None,
+    };
+    let invoice = id_of(&draft::make(call, made)).to_owned();
+    subscription["latest_invoice"] = json!(invoice);
+    call.store().subscriptions.replace(subscription.clone());
+    let charges = plan.payment != Payment::Wait;
+    Ok(Opened { subscription, invoice, charges })
 }
 
-fn document(call: &mut Call<'_>, plan: &Plan, dates: &Dates, waits: bool) -> Value {
+fn first_lines(
+    call: &mut Call<'_>,
+    plan: &Plan,
+    subscription: &Value,
+    amounts: &[i64],
+) -> Result<Vec<Value>, ApiError> {
+    let mut lines = Vec::new();
+    let items = subscription["items"]["data"].as_array().cloned().unwrap_or_default();
+    for (item, amount) in items.iter().zip(amounts) {
+        let price = line::price(call, &item["price"]);
+        if plan.is_flexible && line::is_metered(&price) {
+            continue;
+        }
+        let span: Span = (
+            item["current_period_start"].as_i64().unwrap_or_default(),
+            item["current_period_end"].as_i64().unwrap_or_default(),
+        );
+        let quantity = Decimal::from(item["quantity"].as_i64().unwrap_or(0));
+        let unit = rating::decimal(&price["unit_amount_decimal"]);
+        let part = rating::Part { quantity, unit, amount: *amount, tier: None };
+        let mut row = line::item_line(call, subscription, item, &price, span, &part);
+        let prorated = *amount > 0 && !matches!(plan.anchor, Anchor::Now);
+        row["parent"]["subscription_item_details"]["proration"] = json!(prorated);
+        lines.push(row);
+    }
+    Ok(lines)
+}
+
+fn document(call: &mut Call<'_>, plan: &Plan, dates: &Dates, is_incomplete: bool) -> Value {
     let id = call.mint(ids::SUBSCRIPTION);
     let now = call.now();
     let items = plan.lines.iter().map(|line| item(call, &id, line, now, dates.end)).collect();
     let status = match dates.trial_end {
         Some(_) => "trialing",
-        None if waits => "incomplete",
+        None if is_incomplete => "incomplete",
         None => "active",
     };
     let config = match &plan.anchor {
@@ -124,6 +203,7 @@ fn document(call: &mut Call<'_>, plan: &Plan, dates: &Dates, waits: bool) -> Val
     };
     let ends = plan.cancel_at_period_end;
     let reason = if ends { json!("cancellation_requested") } else { Value::Null };
+    let customer = call.world.store.customers.get(&plan.customer).cloned().unwrap_or_default();
     let fields = json!({
         "id": id, "object": "subscription", "automatic_tax": object("subscription.automatic_tax", json!({ "enabled": false })),
         "billing_cycle_anchor": dates.anchor, "billing_cycle_anchor_config": config, "billing_mode": mode,
@@ -135,8 +215,8 @@ fn document(call: &mut Call<'_>, plan: &Plan, dates: &Dates, waits: bool) -> Val
         "invoice_settings": object("subscription.invoice_settings", json!({ "issuer": { "type": "self" } })),
         "items": item_list(&id, items), "livemode": false, "metadata": plan.metadata,
         "payment_settings": object("subscription.payment_settings", json!({ "save_default_payment_method": "off" })),
-        "start_date": now, "status": status, "trial_end": dates.trial_end,
-        "trial_settings": { "end_behavior": object("subscription.trial_settings.end_behavior", json!({ "missing_payment_method": "create_invoice" })) },
+        "start_date": now, "status": status, "test_clock": customer["test_clock"], "trial_end": dates.trial_end,
+        "trial_settings": { "end_behavior": object("subscription.trial_settings.end_behavior", json!({ "missing_payment_method": plan.trial_without_card })) },
         "trial_start": dates.trial_end.map(|_| now),
     });
     object("subscription", fields)
@@ -158,10 +238,19 @@ pub fn item(call: &mut Call<'_>, subscription: &str, line: &Line, start: i64, en
     item
 }
 
-/// Tells of a new subscription, and of its invoice when that is paid.
-pub fn announce(call: &mut Call<'_>, opened: &Opened) {
-    call.emit("customer.subscription.created", &opened.subscription, None);
-    if opened.invoice["status"] == "paid" {
-        call.emit("invoice.paid", &opened.invoice, None);
+/// Tells of a new subscription and lets its first invoice go its way. Answers the subscription as it is then.
+///
+/// # Errors
+/// 400 for an amount past 63 bits, which [`open`] excludes.
+pub fn announce(call: &mut Call<'_>, opened: &Opened) -> Result<Value, ApiError> {
+    let id = id_of(&opened.subscription);
+    let shown = render(&call.world.store, &opened.subscription);
+    call.emit("customer.subscription.created", &shown, None);
+    let invoice = call.world.store.invoices.get(&opened.invoice).cloned().unwrap_or_default();
+    draft::announce(call, &invoice);
+    let invoice = finalize::finalize(call, invoice, opened.charges)?;
+    if !opened.charges && invoice["amount_remaining"] == 0 {
+        pay::settle(call, invoice);
     }
+    Ok(super::shown(call, id))
 }

@@ -18,6 +18,45 @@ pub fn add(at: i64, interval: &str, count: u32) -> Option<i64> {
     Some(end.timestamp())
 }
 
+/// The moment `count` intervals before `at`. `None` as for [`add`].
+pub fn before(at: i64, interval: &str, count: u32) -> Option<i64> {
+    let end = DateTime::from_timestamp(at, 0)?;
+    let start = match interval {
+        "day" => end.checked_sub_days(Days::new(u64::from(count)))?,
+        "week" => end.checked_sub_days(Days::new(u64::from(count).checked_mul(7)?))?,
+        "month" => end.checked_sub_months(Months::new(count))?,
+        "year" => end.checked_sub_months(Months::new(count.checked_mul(12)?))?,
+        _ => return None,
+    };
+    Some(start.timestamp())
+}
+
+/// The first edge after `from` of the periods that an anchor sets out: anchor + n × interval, so that a clamped February does not
+/// move March. `day` is the day of the month that an anchor config asks for, when the anchor itself was clamped below it.
+pub fn after(anchor: i64, from: i64, interval: &str, count: u32, day: Option<u32>) -> Option<i64> {
+    if count == 0 {
+        return None;
+    }
+    let mut steps = 0u32;
+    loop {
+        let at = add(anchor, interval, steps.checked_mul(count)?)?;
+        let at = match (day, interval) {
+            (Some(day), "month" | "year") => on_day(at, day)?,
+            _ => at,
+        };
+        if at > from {
+            return Some(at);
+        }
+        steps += 1;
+    }
+}
+
+fn on_day(at: i64, day: u32) -> Option<i64> {
+    let at = DateTime::from_timestamp(at, 0)?;
+    let date = clamped(at.date_naive().with_day(1)?, day)?;
+    Some(date.and_time(at.time()).and_utc().timestamp())
+}
+
 /// The first moment after `now` that fits a `billing_cycle_anchor_config`. Fields that are not given are those of `now`; a day past
 /// the end of a month means its last day.
 pub fn next_anchor(now: i64, config: &Value) -> Option<i64> {
@@ -63,6 +102,25 @@ mod tests {
         assert_eq!(add(at("2024-02-29T00:00:00Z"), "year", 1), Some(at("2025-02-28T00:00:00Z")));
         assert_eq!(add(at("2026-12-31T00:00:00Z"), "week", 2), Some(at("2027-01-14T00:00:00Z")));
         assert_eq!(add(0, "fortnight", 1), None);
+    }
+
+    #[test]
+    fn edges_follow_the_anchor_and_not_the_last_edge() {
+        #[track_caller]
+        fn check(anchor: &str, from: &str, day: Option<u32>, expect: &str) {
+            assert_eq!(after(at(anchor), at(from), "month", 1, day), Some(at(expect)));
+        }
+        let anchor = "2027-01-31T10:00:00Z";
+        check(anchor, anchor, None, "2027-02-28T10:00:00Z");
+        check(anchor, "2027-02-28T10:00:00Z", None, "2027-03-31T10:00:00Z");
+        check(anchor, "2028-02-01T00:00:00Z", None, "2028-02-29T10:00:00Z");
+        check("2027-02-28T00:00:00Z", "2027-02-28T00:00:00Z", Some(31), "2027-03-31T00:00:00Z");
+        check("2027-02-28T00:00:00Z", "2027-02-28T00:00:00Z", None, "2027-03-28T00:00:00Z");
+        assert_eq!(
+            before(at("2027-03-01T00:00:00Z"), "month", 1),
+            Some(at("2027-02-01T00:00:00Z"))
+        );
+        assert_eq!(after(0, 0, "month", 0, None), None);
     }
 
     #[test]

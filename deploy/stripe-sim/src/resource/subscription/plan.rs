@@ -32,8 +32,20 @@ pub struct Plan {
     pub cancel_at_period_end: bool,
     pub collection_method: String,
     pub days_until_due: Option<i64>,
-    /// The first invoice stays open, and the subscription incomplete, if anything is due.
-    pub waits_for_payment: bool,
+    pub payment: Payment,
+    /// What a trial's end does without a card: `create_invoice`, `cancel` or `pause`.
+    pub trial_without_card: String,
+}
+
+/// What becomes of a first invoice with something due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payment {
+    /// Charged at once; a card that does not pay leaves the subscription incomplete.
+    Try,
+    /// Not charged: somebody pays it within 23 hours.
+    Wait,
+    /// Charged at once; a card that does not pay refuses the request.
+    Refuse,
 }
 
 /// Where the billing cycle is anchored. Seconds are Unix seconds.
@@ -58,11 +70,9 @@ impl Plan {
     ///
     /// # Errors
     /// 400 for what Stripe refuses, 501 for what is not simulated.
-    pub fn from_subscription(call: &Call<'_>, params: &mut Params) -> Result<Self, ApiError> {
+    pub fn from_subscription(call: &mut Call<'_>, params: &mut Params) -> Result<Self, ApiError> {
         let customer = params.required_text("customer")?;
-        if call.world.store.live_customer(&customer).is_none() {
-            return Err(ApiError::no_such("customer", &customer, "customer"));
-        }
+        call.enter_clock_of_customer(&customer, "customer")?;
         let lines = read_lines(call, params.hashes("items").unwrap_or_default(), "items")?;
         let mut plan = Self::read(call, params, customer, lines)?;
         plan.cancel_at_period_end = params.flag("cancel_at_period_end").unwrap_or(false);
@@ -71,8 +81,11 @@ impl Plan {
         if plan.collection_method == "send_invoice" && plan.days_until_due.is_none() {
             return Err(ApiError::missing("days_until_due"));
         }
-        plan.waits_for_payment =
-            params.text("payment_behavior").as_deref() == Some("default_incomplete");
+        plan.payment = match params.text("payment_behavior").as_deref() {
+            Some("default_incomplete") => Payment::Wait,
+            Some("error_if_incomplete") => Payment::Refuse,
+            _ => Payment::Try,
+        };
         if params.text("currency").is_some_and(|currency| currency != plan.currency) {
             return Err(ApiError::invalid(
                 "currency",
@@ -124,8 +137,14 @@ impl Plan {
             cancel_at_period_end: false,
             collection_method: "charge_automatically".to_owned(),
             days_until_due: None,
-            waits_for_payment: false,
+            payment: Payment::Try,
+            trial_without_card: read_trial_settings(params)?,
         })
+    }
+
+    /// True when invoices are paid by card without anybody's doing.
+    pub fn is_charged(&self) -> bool {
+        self.collection_method == "charge_automatically"
     }
 
     /// True when the first period is free.
@@ -233,6 +252,16 @@ fn read_trial(call: &Call<'_>, params: &mut Params) -> Result<Trial, ApiError> {
             Err(ApiError::only_one_of("trial_end", "trial_period_days", "trial_end"))
         }
     }
+}
+
+fn read_trial_settings(params: &mut Params) -> Result<String, ApiError> {
+    let default = "create_invoice".to_owned();
+    let Some(mut settings) = params.hash("trial_settings") else { return Ok(default) };
+    let mut end = settings.hash("end_behavior").unwrap_or_default();
+    let without_card = end.text("missing_payment_method").unwrap_or(default);
+    end.finish()?;
+    settings.finish()?;
+    Ok(without_card)
 }
 
 fn read_anchor(call: &Call<'_>, params: &mut Params) -> Result<Anchor, ApiError> {

@@ -1,16 +1,40 @@
-//! `POST /v1/subscriptions/{id}`.
+//! `POST /v1/subscriptions/{id}`: metadata, ends, pauses of collection, items, and the end of a trial.
 //!
-//! Items can be added, removed and moved to another price as long as nothing has to be prorated: metered prices, or
-//! `proration_behavior=none`. Absent on purpose: proration invoices, a new anchor, a new trial.
+//! Items can be added, removed, moved to another price and given another quantity. What the old state owes comes first: usage under
+//! an old metered price, the unused time of old licences; then what the new state owes ([`change`]). With `proration_behavior=none`
+//! nothing is owed, and usage from before a change of price is on no invoice, as at Stripe. Absent on purpose: thresholds, new
+//! anchors but `now`, other intervals.
 
+use super::super::invoice::line;
 use super::super::{Answer, Call};
-use super::alive;
 use super::open;
 use super::plan::{self, Line};
+use super::{alive, change, roll, state};
 use crate::error::ApiError;
 use crate::params::{Params, merge_metadata};
 use crate::store::table::id_of;
 use serde_json::{Value, json};
+
+/// How a change in mid-period is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proration {
+    /// Items for the next invoice.
+    Items,
+    /// Items, and an invoice of them at once.
+    Invoice,
+    None,
+}
+
+impl Proration {
+    /// Takes `proration_behavior`.
+    pub fn take(params: &mut Params) -> Self {
+        match params.text("proration_behavior").as_deref() {
+            Some("none") => Self::None,
+            Some("always_invoice") => Self::Invoice,
+            _ => Self::Items,
+        }
+    }
+}
 
 /// `POST /v1/subscriptions/{id}`.
 pub fn update(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
@@ -30,14 +54,83 @@ pub fn update(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
         details.copy_into(&mut subscription["cancellation_details"], &["comment", "feedback"]);
         details.finish()?;
     }
-    let prorates = params.text("proration_behavior").as_deref() != Some("none");
-    if let Some(changes) = params.hashes("items") {
-        change_items(call, &mut subscription, changes, prorates)?;
-    }
+    let proration = Proration::take(&mut params);
+    end_trial(call, &mut subscription, &mut params)?;
+    let changes = params.hashes("items").unwrap_or_default();
     params.ignore(&["off_session", "payment_behavior"]);
     params.ignore_if_off("automatic_tax", "enabled");
     params.finish()?;
-    Ok(call.save(|store| &mut store.subscriptions, subscription, "customer.subscription.updated"))
+    change_items(call, subscription, changes, proration)
+}
+
+/// Changes items and settles what that owes. Answers the subscription.
+///
+/// # Errors
+/// 400 for what Stripe refuses, 501 for what is not simulated; nothing has changed then.
+pub fn change_items(
+    call: &mut Call<'_>,
+    mut subscription: Value,
+    changes: Vec<Params>,
+    proration: Proration,
+) -> Answer {
+    let before = subscription["items"]["data"].as_array().cloned().unwrap_or_default();
+    let after = changed(call, &subscription, before.clone(), changes)?;
+    let id = id_of(&subscription).to_owned();
+    let owed = owed(call, &subscription, &before, &after, proration)?;
+    let now = call.now();
+    for item in &after {
+        let old = before.iter().find(|old| old["id"] == item["id"]);
+        let is_new = old.is_none_or(|old| old["price"] != item["price"]);
+        if is_new && line::is_metered(&line::price(call, &item["price"])) {
+            call.store().usage_from.insert(id_of(item).to_owned(), now);
+        }
+    }
+    subscription["items"]["data"] = Value::Array(after);
+    let has_owed = !owed.is_empty();
+    change::add(call, owed);
+    let shown = state::save(call, subscription, "customer.subscription.updated");
+    if has_owed && proration == Proration::Invoice {
+        change::invoice_pending(call, &id)?;
+        return Ok(super::shown(call, &id));
+    }
+    Ok(shown)
+}
+
+/// Items for what a change owes; nothing while no time is charged for.
+fn owed(
+    call: &Call<'_>,
+    subscription: &Value,
+    before: &[Value],
+    after: &[Value],
+    proration: Proration,
+) -> Result<Vec<Value>, ApiError> {
+    let is_free =
+        matches!(subscription["status"].as_str(), Some("trialing" | "paused" | "incomplete"));
+    if proration == Proration::None || is_free {
+        return Ok(Vec::new());
+    }
+    let (start, end) = roll::span_of(subscription);
+    let now = call.now();
+    let is_flexible = subscription["billing_mode"]["type"] == "flexible";
+    let same = |left: &Value, right: &Value| {
+        left["id"] == right["id"]
+            && left["price"] == right["price"]
+            && left["quantity"] == right["quantity"]
+    };
+    let mut items = Vec::new();
+    for old in before.iter().filter(|old| !after.iter().any(|new| same(old, new))) {
+        // Classic mode forgets what was used under the old price.
+        let keeps_price =
+            after.iter().any(|new| new["id"] == old["id"] && new["price"] == old["price"]);
+        if is_flexible && !keeps_price {
+            items.append(&mut change::usage_of(call, subscription, old, (start, now))?);
+        }
+        items.extend(change::proration(call, subscription, old, now, (start, end), -1)?);
+    }
+    for new in after.iter().filter(|new| !before.iter().any(|old| same(old, new))) {
+        items.extend(change::proration(call, subscription, new, now, (start, end), 1)?);
+    }
+    Ok(items)
 }
 
 /// Sets or lifts the end: at the end of the period, or at a given second.
@@ -45,6 +138,9 @@ fn schedule_end(call: &Call<'_>, subscription: &mut Value, params: &mut Params) 
     let end = match (params.flag("cancel_at_period_end"), params.take_nullable("cancel_at")) {
         (Some(true), _) => subscription["items"]["data"][0]["current_period_end"].clone(),
         (_, Some(at @ Value::Number(_))) => at,
+        (_, Some(Value::String(_))) => {
+            subscription["items"]["data"][0]["current_period_end"].clone()
+        }
         (Some(false), _) | (_, Some(Value::Null)) => Value::Null,
         _ => return,
     };
@@ -56,19 +152,41 @@ fn schedule_end(call: &Call<'_>, subscription: &mut Value, params: &mut Params) 
     subscription["cancel_at"] = end;
 }
 
-fn change_items(
-    call: &mut Call<'_>,
+/// Moves the end of a trial. `now` ends it at this instant; the renewal follows from the agenda.
+fn end_trial(
+    call: &Call<'_>,
     subscription: &mut Value,
-    changes: Vec<Params>,
-    prorates: bool,
+    params: &mut Params,
 ) -> Result<(), ApiError> {
-    let Value::Array(mut items) = subscription["items"]["data"].take() else {
-        unreachable!("items are a list")
+    let end = match params.take("trial_end") {
+        None => return Ok(()),
+        Some(Value::Number(at)) => at.as_i64().unwrap_or_default(),
+        Some(_) => call.now(),
     };
+    if subscription["status"] != "trialing" {
+        return Err(ApiError::not_simulated("a new trial of a running subscription"));
+    }
+    if end < call.now() {
+        return Err(ApiError::invalid("trial_end", "The trial end must be in the future."));
+    }
+    subscription["trial_end"] = json!(end);
+    subscription["billing_cycle_anchor"] = json!(end);
+    for item in subscription["items"]["data"].as_array_mut().into_iter().flatten() {
+        item["current_period_end"] = json!(end);
+    }
+    Ok(())
+}
+
+fn changed(
+    call: &mut Call<'_>,
+    subscription: &Value,
+    mut items: Vec<Value>,
+    changes: Vec<Params>,
+) -> Result<Vec<Value>, ApiError> {
     for mut change in changes {
         let id_path = change.path_of("id");
         let Some(id) = change.text("id") else {
-            items.push(new_item(call, subscription, &items, change, prorates)?);
+            items.push(new_item(call, subscription, &items, change)?);
             continue;
         };
         let at = items.iter().position(|item| item["id"] == id.as_str());
@@ -76,41 +194,32 @@ fn change_items(
         if change.flag("deleted") == Some(true) {
             change.ignore(&["clear_usage"]); // Usage belongs to the meter and stays there.
             change.finish()?;
-            check_proration(call, &items[at]["price"], prorates)?;
             items.remove(at);
             continue;
         }
-        change_item(call, &mut items[at], change, prorates)?;
+        change_item(call, subscription, &mut items[at], change)?;
     }
     if items.is_empty() {
         return Err(ApiError::invalid("items", "A subscription needs at least one item."));
     }
-    subscription["items"]["data"] = Value::Array(items);
-    Ok(())
+    Ok(items)
 }
 
-fn new_item(
-    call: &mut Call<'_>,
-    subscription: &Value,
-    items: &[Value],
-    change: Params,
-    prorates: bool,
-) -> Answer {
+fn new_item(call: &mut Call<'_>, subscription: &Value, items: &[Value], change: Params) -> Answer {
     let line = read_one(call, change)?;
-    check_fits(call, subscription, items, &line)?;
-    check_proration(call, &json!(line.price), prorates)?;
-    let id = id_of(subscription);
-    let end =
-        items.first().and_then(|item| item["current_period_end"].as_i64()).unwrap_or_default();
-    let now = call.now();
-    Ok(open::item(call, id, &line, now, end))
+    check_fits(call, subscription, &line)?;
+    if items.iter().any(|item| item["price"] == line.price.as_str()) {
+        return Err(ApiError::invalid("items", "A price may appear once in a subscription."));
+    }
+    let (start, end) = roll::span_of(subscription);
+    Ok(open::item(call, id_of(subscription), &line, start, end))
 }
 
 fn change_item(
-    call: &mut Call<'_>,
+    call: &Call<'_>,
+    subscription: &Value,
     item: &mut Value,
     mut change: Params,
-    prorates: bool,
 ) -> Result<(), ApiError> {
     merge_metadata(&mut item["metadata"], change.take("metadata"))?;
     let quantity = change.int("quantity");
@@ -128,8 +237,7 @@ fn change_item(
     change.finish()?;
     let Value::Object(line) = line else { unreachable!("written as an object") };
     let line = read_one(call, Params::new(line))?;
-    check_proration(call, &item["price"], prorates)?;
-    check_proration(call, &json!(line.price), prorates)?;
+    check_fits(call, subscription, &line)?;
     item["price"] = json!(line.price);
     match line.quantity {
         Some(quantity) => item["quantity"] = json!(quantity),
@@ -145,12 +253,7 @@ fn read_one(call: &Call<'_>, change: Params) -> Result<Line, ApiError> {
     Ok(lines.swap_remove(0))
 }
 
-fn check_fits(
-    call: &Call<'_>,
-    subscription: &Value,
-    items: &[Value],
-    line: &Line,
-) -> Result<(), ApiError> {
+fn check_fits(call: &Call<'_>, subscription: &Value, line: &Line) -> Result<(), ApiError> {
     let price = call.world.store.prices.get(&line.price).unwrap_or(&Value::Null);
     if price["currency"] != subscription["currency"] {
         return Err(ApiError::invalid(
@@ -158,26 +261,17 @@ fn check_fits(
             "All prices of a subscription must have the same currency.",
         ));
     }
-    if items.iter().any(|item| item["price"] == line.price.as_str()) {
-        return Err(ApiError::invalid("items", "A price may appear once in a subscription."));
+    let own = line::price(call, &subscription["items"]["data"][0]["price"]);
+    let interval = |price: &Value| {
+        (price["recurring"]["interval"].clone(), price["recurring"]["interval_count"].clone())
+    };
+    if interval(price) != interval(&own) {
+        return Err(ApiError::not_simulated("a change to a price with another interval"));
     }
     Ok(())
 }
 
 fn is_licensed(call: &Call<'_>, price: &str) -> bool {
-    call.world
-        .store
-        .prices
-        .get(price)
-        .is_some_and(|price| price["recurring"]["usage_type"] == "licensed")
-}
-
-/// A change of a licensed item makes proration lines at Stripe.
-fn check_proration(call: &Call<'_>, price: &Value, prorates: bool) -> Result<(), ApiError> {
-    if prorates && is_licensed(call, price.as_str().unwrap_or_default()) {
-        return Err(ApiError::not_simulated(
-            "proration of a licensed item; pass `proration_behavior=none`",
-        ));
-    }
-    Ok(())
+    let row = call.world.store.prices.get(price);
+    row.is_some_and(|price| !line::is_metered(price))
 }
