@@ -1,4 +1,5 @@
-// A whole life through the official Node library: customer, meter, metered price, checkout, webhook, usage, summaries.
+// A whole life through the official Node library: customer, meter, metered price, checkout, webhook, usage, summaries; then, on a
+// test clock, renewal, a failing card, recovery, a change of plan, a credit note, credit grants and the end.
 //
 // Usage: npm install stripe@23.1.0; node life.mjs http://127.0.0.1:12111 [API_KEY]
 // Prints one line per step and ends with "all good", or stops at the first thing that is not as Stripe would have it.
@@ -123,9 +124,77 @@ const survived = await patient.customers.create({ email: `${suffix}@example.test
 const survivors = await stripe.customers.list({ email: `${suffix}@example.test` });
 step("a lost answer is retried into one customer", survivors.data.length === 1 && survivors.data[0].id === survived.id);
 
+const began = Math.floor(Date.now() / 3_600_000) * 3600;
+let clock = await stripe.testHelpers.testClocks.create({ frozen_time: began, name: "a life" });
+async function until(second) {
+  clock = await stripe.testHelpers.testClocks.advance(clock.id, { frozen_time: second });
+  step("the clock advances", clock.status === "advancing");
+  while (clock.status !== "ready") clock = await stripe.testHelpers.testClocks.retrieve(clock.id);
+}
+const day = 86_400;
+const buyer = await stripe.customers.create({ email: "year@example.test", test_clock: clock.id });
+const seat = await stripe.prices.create({
+  currency: "usd", unit_amount: 3000, product_data: { name: "Seat" }, recurring: { interval: "month" },
+});
+const life = await stripe.subscriptions.create({
+  customer: buyer.id, items: [{ price: price.id }, { price: seat.id, quantity: 1 }], billing_mode: { type: "flexible" },
+});
+const [calls, seats] = life.items.data;
+const use = (value, timestamp) =>
+  stripe.billing.meterEvents.create({ event_name: meter.event_name, timestamp, payload: { stripe_customer_id: buyer.id, value: String(value) } });
+await use(5, began);
+const preview = await stripe.invoices.createPreview({ subscription: life.id });
+step(`the preview rates 5 at half a cent: ${preview.total}`, preview.total === 3003);
+await until(calls.current_period_end);
+const latest = async () => (await stripe.invoices.list({ subscription: life.id, limit: 1 })).data[0];
+step("the renewal is a draft in its grace", (await latest()).status === "draft");
+await use(2, calls.current_period_end - 1);
+await until(calls.current_period_end + 3600);
+const renewed = await latest();
+step(`late usage within the grace is counted: ${renewed.total}`, renewed.status === "paid" && renewed.total === 3004);
+
+await control(`/customers/${buyer.id}/card`, { outcome: "decline", times: 2 });
+let current = await stripe.subscriptions.retrieve(life.id);
+const edge = current.items.data[0].current_period_end;
+await until(edge + 3600);
+current = await stripe.subscriptions.retrieve(life.id, { expand: ["latest_invoice"] });
+step("a failed renewal is past due", current.status === "past_due" && current.latest_invoice.status === "open");
+const declined = await refused(() => stripe.invoices.pay(current.latest_invoice.id));
+step("paying by hand meets the same card", declined.type === "StripeCardError" && declined.code === "card_declined");
+await until(edge + 3 * day);
+step("a retry recovers it", (await stripe.subscriptions.retrieve(life.id)).status === "active");
+
+const dear = await stripe.prices.create({
+  currency: "usd", unit_amount: 7, product_data: { name: "Dear calls" }, recurring: { interval: "month", usage_type: "metered", meter: meter.id },
+});
+await use(4, edge + day);
+await stripe.subscriptions.update(life.id, { items: [{ id: calls.id, price: dear.id }, { id: seats.id, quantity: 2 }] });
+const items = await stripe.invoiceItems.list({ customer: buyer.id, pending: true });
+step("a change of plan owes old usage and prorations", items.data.length === 3 && items.data.some((row) => row.amount === 2 && !row.proration));
+const note = await stripe.creditNotes.create({ invoice: renewed.id, amount: 500, credit_amount: 500, reason: "order_change" });
+step("a credit note fills the balance", note.status === "issued" && (await stripe.customers.retrieve(buyer.id)).balance === -500);
+await stripe.billing.creditGrants.create({
+  customer: buyer.id, category: "promotional", amount: { type: "monetary", monetary: { currency: "usd", value: 10 } },
+  applicability_config: { scope: { price_type: "metered" } },
+});
+const portal = await stripe.billingPortal.sessions.create({ customer: buyer.id });
+await fetch(`${portal.url}/cancel`, { method: "POST" });
+step("the portal cancels at the period's end", (await stripe.subscriptions.retrieve(life.id)).cancel_at_period_end);
+const end = (await stripe.subscriptions.retrieve(life.id)).items.data[0].current_period_end;
+await until(end);
+await use(10, end - 1);
+await until(end + 3600);
+const last = await latest();
+const usage = last.lines.data.find((line) => line.pricing?.price_details?.price === dear.id);
+step("the last usage is billed at the new price", usage.amount === 70 && usage.quantity === 10);
+const credited = last.total_pretax_credit_amounts.reduce((sum, row) => sum + row.amount, 0);
+step(`credits come first: ${credited}`, credited === 10);
+step("and then it is over", (await stripe.subscriptions.retrieve(life.id)).status === "canceled");
+await stripe.testHelpers.testClocks.del(clock.id);
+
 await stripe.webhookEndpoints.del(endpoint.id);
 const health = await control("/health");
-step(`self-check: ${JSON.stringify(health.complaints)}`, health.unvalidated_paths === 0 && health.invalid_responses === 0);
+step(`self-check: ${JSON.stringify(health.complaints)}`, health.unvalidated_paths === 0 && health.invalid_responses === 0 && health.not_simulated === 0);
 receiver.close();
 receiver.closeAllConnections();
 console.log("all good");

@@ -4,7 +4,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::deliver::Courier;
 use crate::life;
-use crate::resource::{Call, Origin};
+use crate::resource::{Call, Origin, thin_event};
 use crate::store::World;
 use parking_lot::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -47,6 +47,7 @@ impl App {
         let result = work(&mut call);
         outbox.extend(call.into_outbox());
         outbox.extend(self.pass(&mut world, now_ms, life::run_test_clocks));
+        outbox.extend(self.pass(&mut world, now_ms, |call| thin_event::flush(call, now_ms)));
         life::refresh(&mut world);
         drop(world);
         self.courier.send(outbox);

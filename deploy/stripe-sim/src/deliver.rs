@@ -145,13 +145,13 @@ impl Carrier {
     fn message(&self, id: &str) -> Option<Message> {
         let world = self.app.world();
         let delivery = world.deliveries.get(id)?;
-        let endpoint = world
-            .store
-            .endpoints
-            .get(&delivery.endpoint)
-            .filter(|row| row["status"] == "enabled")?;
+        let store = &world.store;
+        let endpoint =
+            store.endpoints.get(&delivery.endpoint).or(store.destinations.get(&delivery.endpoint));
+        let endpoint = endpoint.filter(|row| row["status"] == "enabled")?;
         let secret = world.store.endpoint_secrets.get(&delivery.endpoint)?.clone();
-        let mut event = world.store.events.get(&delivery.event)?.clone();
+        let event = store.events.get(&delivery.event).or(store.notifications.get(&delivery.event));
+        let mut event = event?.clone();
         if !endpoint["api_version"].is_null() {
             event["api_version"] = endpoint["api_version"].clone();
         }

@@ -38,6 +38,10 @@ pub struct Settings {
     /// Days before the renewal at which `invoice.upcoming` is told; 0: never.
     pub upcoming_days: i64,
     pub graduated_lines: GraduatedLines,
+    /// Seconds from the first meter event of a meter that does not count to the report of it.
+    pub report_lag_s: i64,
+    /// Seconds from a meter event's adjustment to its effect.
+    pub adjustment_lag_s: i64,
 }
 
 impl Default for Settings {
@@ -48,6 +52,8 @@ impl Default for Settings {
             after_retries: AfterRetries::Cancel,
             upcoming_days: 7,
             graduated_lines: GraduatedLines::One,
+            report_lag_s: 10,
+            adjustment_lag_s: 0,
         }
     }
 }
@@ -74,6 +80,10 @@ impl Settings {
         }
         if !(0..=45).contains(&new.upcoming_days) {
             return Err("`upcoming_days` is 0 to 45".to_owned());
+        }
+        if !(0..=DAY_S).contains(&new.report_lag_s) || !(0..=DAY_S).contains(&new.adjustment_lag_s)
+        {
+            return Err("`report_lag_s` and `adjustment_lag_s` are 0 to 86400".to_owned());
         }
         *self = new;
         Ok(())

@@ -2,9 +2,10 @@
 
 use super::ControlError;
 use crate::app::App;
+use crate::config;
 use crate::error::ApiError;
 use crate::faults::Faults;
-use crate::resource::{Call, Origin, checkout, subscription};
+use crate::resource::{Call, Origin, checkout, subscription, thin_event};
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
@@ -73,6 +74,29 @@ pub async fn set_subscription_status(
     perform(&app, |call| subscription::set_status(call, &id, &change.status)).map(Json)
 }
 
+/// A receiver of thin events.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Destination {
+    url: String,
+    /// Absent: a fresh one, shown in the answer.
+    secret: Option<String>,
+    /// Absent: all.
+    enabled_events: Option<Vec<String>>,
+}
+
+/// `POST /_sim/event_destinations`: registers a receiver of thin events. Answers it with its signing secret.
+pub async fn register_destination(
+    State(app): State<Arc<App>>,
+    body: Result<Json<Destination>, JsonRejection>,
+) -> Reply {
+    let Json(wanted) = body?;
+    let url = config::webhook_url(&wanted.url)
+        .map_err(|text| ControlError::new(StatusCode::UNPROCESSABLE_ENTITY, text))?;
+    let events = wanted.enabled_events.unwrap_or_else(|| vec!["*".to_owned()]);
+    perform(&app, |call| Ok(thin_event::register(call, &url, wanted.secret, &events))).map(Json)
+}
+
 /// `POST /_sim/faults`: adds orders. Answers all that are open.
 pub async fn order_faults(
     State(app): State<Arc<App>>,
@@ -93,7 +117,7 @@ pub async fn clear_faults(State(app): State<Arc<App>>) -> Json<Faults> {
 }
 
 /// Does something at Stripe's side, with the same self-check as a request.
-fn perform(
+pub fn perform(
     app: &App,
     work: impl FnOnce(&mut Call<'_>) -> Result<Value, ApiError>,
 ) -> Result<Value, ControlError> {

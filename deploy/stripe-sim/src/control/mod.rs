@@ -4,6 +4,7 @@
 
 mod act;
 mod look;
+mod portal;
 mod time;
 
 use crate::app::App;
@@ -27,6 +28,9 @@ pub fn router() -> Router<Arc<App>> {
         .route("/meters/totals", get(look::totals))
         .route("/faults", get(look::faults).post(act::order_faults).delete(act::clear_faults))
         .route("/clock", get(time::clock).post(time::set_clock))
+        .route("/event_destinations", post(act::register_destination))
+        .route("/portal/sessions/{id}", get(portal::page))
+        .route("/portal/sessions/{id}/{act}", post(portal::press))
         .route("/agenda", get(time::agenda))
         .route("/settings", get(time::settings).post(time::change_settings))
         .route("/customers/{id}/card", get(time::card).post(time::set_card))

@@ -2,7 +2,7 @@
 //!
 //! Refused at once: a timestamp outside the window, an identifier that is still remembered, a second call for the same customer
 //! and meter while one is in flight. Everything else is taken in with a 200, also what will not count; the ledger keeps why.
-//! Absent on purpose: the later error reports (thin events) and adjustments.
+//! What comes later (error reports, adjustments) is in [`super::thin_event`].
 
 use super::{Answer, Call, meter};
 use crate::error::ApiError;
@@ -37,10 +37,11 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
         Some(identifier) => identifier,
         None => call.mint(ids::METER_EVENT),
     };
-    let timestamp = params.int("timestamp").unwrap_or_else(|| call.now());
     let payload = params.take("payload").unwrap_or_default();
+    let now = clock_of(call, &event_name, &payload);
+    let timestamp = params.int("timestamp").unwrap_or(now);
     params.finish()?;
-    check_window(timestamp, call.now())?;
+    check_window(timestamp, now)?;
     if call.world.usage.knows(&identifier, call.now_ms) {
         return Err(ApiError::duplicate_identifier(&identifier));
     }
@@ -50,6 +51,15 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
         "object": "billing.meter_event", "created": call.now(), "event_name": event_name, "identifier": identifier,
         "livemode": false, "payload": payload, "timestamp": timestamp,
     }))
+}
+
+/// The second that the event's customer lives in: of its test clock, if it has one. Not known of Stripe, and the only way to test.
+fn clock_of(call: &Call<'_>, event_name: &str, payload: &Value) -> i64 {
+    let key = meter::with_event_name(call, event_name).map_or("stripe_customer_id", customer_key);
+    let customer = payload[key].as_str().and_then(|id| call.world.store.customers.get(id));
+    let clock = customer.and_then(|row| row["test_clock"].as_str());
+    let clock = clock.and_then(|id| call.world.store.test_clocks.get(id));
+    clock.and_then(|clock| clock["frozen_time"].as_i64()).unwrap_or_else(|| call.now())
 }
 
 fn check_window(timestamp: i64, now: i64) -> Result<(), ApiError> {

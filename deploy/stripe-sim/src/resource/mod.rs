@@ -5,18 +5,23 @@
 //! lines are kept by id and joined on reading ([`render`]).
 
 pub mod checkout;
+pub mod credit_grant;
+pub mod credit_note;
 pub mod customer;
 pub mod event;
 pub mod invoice;
 pub mod invoice_item;
 pub mod meter;
 pub mod meter_event;
+pub mod portal;
 pub mod preview;
 pub mod price;
 pub mod product;
 pub mod subscription;
+pub mod subscription_item;
 pub mod summary;
 pub mod test_clock;
+pub mod thin_event;
 pub mod webhook_endpoint;
 
 use crate::error::ApiError;
@@ -39,6 +44,9 @@ pub type Handler = fn(&mut Call<'_>, &str, Params) -> Answer;
 
 /// The handler of an operation, or `None` when it is not simulated.
 pub fn handler(method: &str, template: &str) -> Option<Handler> {
+    if (method, template) == ("GET", "/v2/core/events/{id}") {
+        return Some(thin_event::retrieve);
+    }
     let handler: Handler = match (method, template.strip_prefix("/v1")?) {
         ("POST", "/customers") => customer::create,
         ("GET", "/customers") => customer::list,
@@ -60,6 +68,8 @@ pub fn handler(method: &str, template: &str) -> Option<Handler> {
         ("POST", "/billing/meters/{id}/deactivate") => meter::deactivate,
         ("POST", "/billing/meters/{id}/reactivate") => meter::reactivate,
         ("GET", "/billing/meters/{id}/event_summaries") => summary::list,
+        ("POST", "/billing/meter_event_adjustments") => thin_event::adjust,
+        ("POST", "/billing_portal/sessions") => portal::create,
         ("POST", "/billing/meter_events") => meter_event::create,
         ("POST", "/checkout/sessions") => checkout::create,
         ("GET", "/checkout/sessions") => checkout::list,
@@ -88,6 +98,24 @@ pub fn handler(method: &str, template: &str) -> Option<Handler> {
         ("GET", "/invoiceitems") => invoice_item::list,
         ("GET", "/invoiceitems/{id}") => invoice_item::retrieve,
         ("DELETE", "/invoiceitems/{id}") => invoice_item::delete,
+        ("GET", "/subscription_items") => subscription_item::list,
+        ("POST", "/subscription_items") => subscription_item::create,
+        ("GET", "/subscription_items/{id}") => subscription_item::retrieve,
+        ("POST", "/subscription_items/{id}") => subscription_item::update,
+        ("DELETE", "/subscription_items/{id}") => subscription_item::delete,
+        ("GET", "/credit_notes") => credit_note::list,
+        ("POST", "/credit_notes") => credit_note::create,
+        ("GET", "/credit_notes/{id}") => credit_note::retrieve,
+        ("POST", "/credit_notes/{id}/void") => credit_note::void,
+        ("GET", "/billing/credit_grants") => credit_grant::list,
+        ("POST", "/billing/credit_grants") => credit_grant::create,
+        ("GET", "/billing/credit_grants/{id}") => credit_grant::retrieve,
+        ("POST", "/billing/credit_grants/{id}") => credit_grant::update,
+        ("POST", "/billing/credit_grants/{id}/expire") => credit_grant::expire,
+        ("POST", "/billing/credit_grants/{id}/void") => credit_grant::void,
+        ("GET", "/billing/credit_balance_summary") => credit_grant::summary,
+        ("GET", "/billing/credit_balance_transactions") => credit_grant::transactions,
+        ("GET", "/billing/credit_balance_transactions/{id}") => credit_grant::transaction,
         ("POST", "/test_helpers/test_clocks") => test_clock::create,
         ("GET", "/test_helpers/test_clocks") => test_clock::list,
         ("GET", "/test_helpers/test_clocks/{id}") => test_clock::retrieve,
@@ -157,6 +185,11 @@ impl<'a> Call<'a> {
 
     pub fn store(&mut self) -> &mut Store {
         &mut self.world.store
+    }
+
+    /// Owes a delivery that was added just now.
+    pub fn owe(&mut self, delivery: String) {
+        self.outbox.push(delivery);
     }
 
     /// Puts a changed document back and tells what changed, if anything did.
@@ -270,7 +303,7 @@ mod tests {
             .operations
             .iter()
             .filter(|operation| handler(&operation.method, &operation.template).is_some());
-        assert_eq!(served.count(), 60);
+        assert_eq!(served.count(), 81);
     }
 
     #[test]

@@ -90,7 +90,17 @@ pub struct Store {
     pub invoices: Table,
     pub invoice_items: Table,
     pub test_clocks: Table,
+    pub credit_notes: Table,
+    pub credit_grants: Table,
+    pub credit_transactions: Table,
     pub events: Table,
+    /// Thin events with their data, as `GET /v2/core/events/{id}` shows them.
+    pub thin_events: Table,
+    /// The same events as they are delivered.
+    pub notifications: Table,
+    /// Receivers of thin events.
+    pub destinations: Table,
+    pub portal_sessions: Table,
     pub endpoints: Table,
     /// Tiers by price: shown only when expanded.
     pub price_tiers: HashMap<String, Value>,
@@ -121,6 +131,7 @@ impl Store {
             &self.invoices,
             &self.invoice_items,
             &self.test_clocks,
+            &self.credit_grants,
         ];
         tables.into_iter().find_map(|table| table.get(id))
     }

@@ -22,6 +22,26 @@ pub enum Outcome {
     MeterEventCustomerNotFound,
     MeterEventInvalidValue,
     MeterEventValueTooManyDigits,
+    /// Counted once, and cancelled by an adjustment.
+    Canceled,
+}
+
+impl Outcome {
+    /// What an error report says of it.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Counted => "The event counts.",
+            Self::NoMeter => "No meter has this event name.",
+            Self::ArchivedMeter => "The meter is inactive.",
+            Self::MeterEventNoCustomerDefined => {
+                "The customer mapping key is not in the event's payload."
+            }
+            Self::MeterEventCustomerNotFound => "The customer of the event was not found.",
+            Self::MeterEventInvalidValue => "The value of the event is invalid.",
+            Self::MeterEventValueTooManyDigits => "The value of the event has too many digits.",
+            Self::Canceled => "The event was cancelled.",
+        }
+    }
 }
 
 /// One meter event as it was taken in.
@@ -75,6 +95,10 @@ pub struct Usage {
     by_age: VecDeque<(i64, String)>,
     /// (event name, customer) pairs with a call in flight.
     in_flight: HashSet<(String, String)>,
+    /// Places of rows that do not count and were not told of, by meter.
+    failures: BTreeMap<Option<String>, Vec<usize>>,
+    /// (Unix milliseconds, place) of the rows that will be cancelled.
+    adjustments: Vec<(i64, usize)>,
 }
 
 impl Usage {
@@ -102,8 +126,63 @@ impl Usage {
                 .entry((meter.clone(), customer.clone()))
                 .or_default()
                 .insert((row.timestamp, at), at);
+        } else {
+            self.failures.entry(row.meter.clone()).or_default().push(at);
         }
         self.rows.push(row);
+    }
+
+    /// Takes out the failures of each meter whose first one is older than the lag.
+    pub fn due_failures(&mut self, now_ms: i64, lag_ms: i64) -> Vec<(Option<String>, Vec<Row>)> {
+        let is_due = |places: &Vec<usize>| {
+            places.first().is_some_and(|at| self.rows[*at].received_at_ms + lag_ms <= now_ms)
+        };
+        let due: Vec<Option<String>> = self
+            .failures
+            .iter()
+            .filter(|(_, places)| is_due(places))
+            .map(|(meter, _)| meter.clone())
+            .collect();
+        let take = |meter: Option<String>| {
+            let places = self.failures.remove(&meter).unwrap_or_default();
+            (meter, places.into_iter().map(|at| self.rows[at].clone()).collect())
+        };
+        due.into_iter().map(take).collect()
+    }
+
+    /// The latest event with this name and identifier that counts: its place and its receipt in Unix milliseconds.
+    pub fn find(&self, event_name: &str, identifier: &str) -> Option<(usize, i64)> {
+        let is_it = |row: &Row| {
+            row.outcome == Outcome::Counted
+                && row.event_name == event_name
+                && row.identifier == identifier
+        };
+        let at = self.rows.iter().rposition(is_it)?;
+        Some((at, self.rows[at].received_at_ms))
+    }
+
+    /// Will cancel the event at a place.
+    pub fn adjust(&mut self, due_ms: i64, at: usize) {
+        self.adjustments.push((due_ms, at));
+    }
+
+    /// Takes out the adjustments that are due.
+    pub fn due_adjustments(&mut self, now_ms: i64) -> Vec<usize> {
+        let (due, later): (Vec<_>, Vec<_>) =
+            self.adjustments.drain(..).partition(|(due_ms, _)| *due_ms <= now_ms);
+        self.adjustments = later;
+        due.into_iter().map(|(_, at)| at).collect()
+    }
+
+    /// The event at a place counts no more.
+    pub fn cancel(&mut self, at: usize) {
+        let row = &mut self.rows[at];
+        row.outcome = Outcome::Canceled;
+        if let (Some(meter), Some(customer)) = (&row.meter, &row.customer)
+            && let Some(series) = self.series.get_mut(&(meter.clone(), customer.clone()))
+        {
+            series.remove(&(row.timestamp, at));
+        }
     }
 
     /// Counted events of a meter and customer with `from <= timestamp < to`, oldest first.

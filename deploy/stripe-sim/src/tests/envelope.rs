@@ -63,7 +63,7 @@ async fn an_unknown_path_is_404_and_counted() {
 #[tokio::test]
 async fn what_stripe_knows_and_the_simulator_does_not_is_501_and_counted() {
     let sim = Sim::start().await;
-    let path = sim.post("/v1/credit_notes", "invoice=in_1").await;
+    let path = sim.post("/v1/billing/alerts", "alert_type=usage_threshold&title=x").await;
     assert_eq!((path.status, path.header("stripe-should-retry")), (501, Some("false")));
     let parameter = sim.post("/v1/customers", "email=a@b.c&source=tok_1").await;
     assert_eq!(parameter.status, 501);

@@ -1,10 +1,14 @@
 //! Tests over real HTTP on a free port. Each test has a simulator of its own, with the clock frozen at [`NOW`].
 
+mod changes;
 mod checkout;
+mod clients;
+mod credits;
 mod envelope;
 mod faults;
 mod idempotency;
 mod invoices;
+mod late;
 mod lives;
 mod meters;
 mod resources;

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 /// A receiver that keeps what it gets and answers 400 to a bad signature, else what it was told to, then 200.
 #[derive(Clone, Default)]
-struct Receiver {
+pub struct Receiver {
     secret: Arc<Mutex<String>>,
-    got: Arc<Mutex<Vec<Value>>>,
+    pub got: Arc<Mutex<Vec<Value>>>,
     answers: Arc<Mutex<Vec<u16>>>,
 }
 
@@ -30,14 +30,27 @@ async fn take(State(own): State<Receiver>, headers: HeaderMap, body: Bytes) -> h
 impl Receiver {
     /// Listens and registers itself for `events`.
     async fn listening(sim: &Sim, events: &str) -> (Self, String) {
+        let (own, url) = Self::bound().await;
+        let made = sim.post("/v1/webhook_endpoints", &format!("url={url}&{events}")).await.ok();
+        *own.secret.lock() = made["secret"].as_str().unwrap().to_owned();
+        (own, id(&made))
+    }
+
+    async fn bound() -> (Self, String) {
         let own = Self::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let router = Router::new().route("/hook", post(take)).with_state(own.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let made = sim.post("/v1/webhook_endpoints", &format!("url={url}&{events}")).await.ok();
+        (own, url)
+    }
+
+    /// Listens and registers itself for thin events.
+    pub async fn of_thin_events(sim: &Sim) -> Self {
+        let (own, url) = Self::bound().await;
+        let made = sim.control("/event_destinations", &json!({ "url": url })).await.ok();
         *own.secret.lock() = made["secret"].as_str().unwrap().to_owned();
-        (own, id(&made))
+        own
     }
 
     fn kinds(&self) -> Vec<String> {

@@ -3,7 +3,7 @@
 //! The card's outcome is scripted ([`crate::store::cards`]). A failed automatic payment is tried again by the account's retry
 //! ladder; when the ladder ends, the subscription goes where the settings say. Absent on purpose: payment intents and charges.
 
-use super::super::{Call, subscription};
+use super::super::{Call, credit_grant, subscription};
 use super::finalize;
 use crate::error::ApiError;
 use crate::settings::AfterRetries;
@@ -86,7 +86,7 @@ fn next_attempt(call: &Call<'_>, invoice: &Value) -> Option<i64> {
     Some(next.max(call.now() + 1)) // Finalized late or settings changed: never in the past.
 }
 
-/// Voids an invoice and gives back what it took from the customer's balance.
+/// Voids an invoice and gives back what it took from the customer's balance and credit grants.
 pub fn void(call: &mut Call<'_>, mut invoice: Value) -> Value {
     let number = |name: &str| invoice[name].as_i64().unwrap_or_default();
     let taken = number("starting_balance") - number("ending_balance");
@@ -97,6 +97,7 @@ pub fn void(call: &mut Call<'_>, mut invoice: Value) -> Value {
     if let Some(balance) = balance {
         finalize::set_balance(call, &customer, balance + taken);
     }
+    credit_grant::restore(call, id_of(&invoice));
     invoice
 }
 
