@@ -2,7 +2,7 @@
 //!
 //! Everything that Stripe would date (objects, events, the 24 h of idempotency keys and identifiers, signature stamps, the `Date`
 //! header) asks here, so a script that sets the clock first gets the same bytes every time. Real waiting (retry back-off, slow
-//! faults) is not simulated time: a frozen clock must not stop a delivery. Absent on purpose: per-customer test clocks.
+//! faults) is not simulated time: a frozen clock must not stop a delivery. Customers on a test clock have a time of their own, beside this one.
 
 use chrono::{DateTime, Utc};
 use parking_lot::Mutex;

@@ -1,7 +1,7 @@
 //! `/v1/events`, and how everything else tells of a change.
 //!
 //! An event holds the object as it was shown at that moment and never changes, except that `pending_webhooks` counts down. Events
-//! are listed for 30 days. Absent on purpose: thin events, twin events for one change.
+//! are listed for 30 days. Thin events are in [`super::thin_event`]. Absent on purpose: twin events for one change.
 
 use super::{API_VERSION, Answer, Call, page};
 use crate::ids;
