@@ -7,6 +7,7 @@
 #![expect(clippy::float_arithmetic, reason = "a measure is a float; no count and no money is here")]
 
 mod baseline;
+mod billing;
 mod conformance;
 mod decision;
 mod fold;
@@ -36,6 +37,7 @@ async fn main() -> ExitCode {
         ["decision"] => decision::run(),
         ["quota"] => quota::run().await,
         ["rebuild"] => rebuild::run().await,
+        ["billing"] => billing::run().await,
         ["node"] => node::run().await,
         ["conformance"] => conformance::run().await,
         ["revocation"] => revocation::run().await,
@@ -44,7 +46,7 @@ async fn main() -> ExitCode {
         ["quota-node", settings @ ..] => quota::node::run(settings).await,
         _ => {
             eprintln!(
-                "bench: fold, baseline, decision, quota, rebuild, node, conformance or revocation"
+                "bench: fold, baseline, decision, quota, rebuild, node, conformance, revocation or billing"
             );
             return ExitCode::from(2);
         }

@@ -1,12 +1,7 @@
-//! How fast one core rates: `cargo run --release -p billing-core --example rate [BILLS]`.
-//!
-//! Rates the shipped plans for `BILLS` tenants (default 300,000) in whole bills, as a closing does: every bill has its
-//! own use, some have a plan change, a coupon or a credit. Prints one line of JSON: bill lines per second, and lines of
-//! use (a meter's hour) folded per second when each bill has a month of hours. Nothing is kept or written.
+//! How fast one core rates: the shipped plans in whole bills, as a closing does. Every bill has its own use; some have a
+//! plan change, a coupon or a credit. Nothing is kept or written.
 
-#![allow(clippy::disallowed_methods)] // It measures, so it looks at a clock; the crate itself does not.
-
-use std::{error::Error, hint::black_box, time::Instant};
+use std::{hint::black_box, time::Instant};
 
 use billing_core::{
     invoice::{Statement, UsageLine, rate_bill},
@@ -14,18 +9,20 @@ use billing_core::{
 };
 use schemas::{MeterName, Quantity, time::HOUR_MS};
 
+use crate::{Outcome, report::measure};
+
 const PLANS: [&str; 4] = [
-    include_str!("../plans/free.v1.json"),
-    include_str!("../plans/starter.v1.json"),
-    include_str!("../plans/team.v1.json"),
-    include_str!("../plans/enterprise.v1.json"),
+    include_str!("../../../../billing/core/plans/free.v1.json"),
+    include_str!("../../../../billing/core/plans/starter.v1.json"),
+    include_str!("../../../../billing/core/plans/team.v1.json"),
+    include_str!("../../../../billing/core/plans/enterprise.v1.json"),
 ];
 const METERS: [&str; 3] = ["tool_calls", "tokens", "bytes"];
 /// Hours of the period.
 const HOURS: i64 = 744;
 
 /// A statement of one tenant under a plan; every eighth changes to another in mid-period.
-fn statement(number: usize) -> Result<Statement, Box<dyn Error>> {
+fn statement(number: usize) -> Outcome<Statement> {
     let plan = |place: usize| ["free", "starter", "team", "enterprise"][place % 4];
     let mut terms =
         vec![format!(r#"{{"from":0,"plan":{{"plan":"{}","version":1}}}}"#, plan(number))];
@@ -54,7 +51,7 @@ fn statement(number: usize) -> Result<Statement, Box<dyn Error>> {
 }
 
 /// Use of every meter in `hours` hours, different for each tenant.
-fn usage(number: u64, hours: i64) -> Result<Vec<UsageLine>, Box<dyn Error>> {
+fn usage(number: u64, hours: i64) -> Outcome<Vec<UsageLine>> {
     let mut lines = Vec::new();
     for name in METERS {
         let meter: MeterName = name.parse()?;
@@ -68,33 +65,32 @@ fn usage(number: u64, hours: i64) -> Result<Vec<UsageLine>, Box<dyn Error>> {
     Ok(lines)
 }
 
-/// Bill lines and lines of use per second over `bills` bills with `hours` hours of use each.
-fn measure(book: &Book, bills: usize, hours: i64) -> Result<(u128, u128), Box<dyn Error>> {
+/// Bill lines a second over whole bills, and lines of use folded a second when each bill has a month of hours.
+pub fn run(bills: usize) -> Outcome<(f64, f64)> {
+    let plans: Result<Vec<Plan>, _> = PLANS.iter().map(|text| Plan::parse(text)).collect();
+    let book = Book::try_new(plans?)?;
+    let (lines, _) = rate(&book, bills, 1)?;
+    let (_, used) = rate(&book, bills / 200 + 1, HOURS)?;
+    Ok((lines, used))
+}
+
+/// Rates `bills` bills with `hours` hours of use each.
+fn rate(book: &Book, bills: usize, hours: i64) -> Outcome<(f64, f64)> {
     let kinds: Vec<Statement> = (0..16).map(statement).collect::<Result<_, _>>()?;
     let mut statements = Vec::new();
     for number in 0..256u64 {
         let kind = &kinds[usize::try_from(number)? % kinds.len()];
         statements.push(Statement { usage: usage(number + 1, hours)?, ..kind.clone() });
     }
-    let (mut lines, mut used) = (0u128, 0u128);
+    let (mut lines, mut used) = (0u64, 0u64);
     let start = Instant::now();
     for number in 0..bills {
         let statement = &statements[number % statements.len()];
         let bill = rate_bill(book, black_box(statement))?;
-        lines += u128::try_from(bill.lines.len())?;
-        used += u128::try_from(statement.usage.len())?;
+        lines += bill.lines.len() as u64;
+        used += statement.usage.len() as u64;
         black_box(bill);
     }
-    let micros = start.elapsed().as_micros().max(1);
-    Ok((lines * 1_000_000 / micros, used * 1_000_000 / micros))
-}
-
-fn main() -> Result<(), Box<dyn Error>> {
-    let bills: usize = std::env::args().nth(1).map_or(Ok(300_000), |text| text.parse())?;
-    let book =
-        Book::try_new(PLANS.iter().map(|text| Plan::parse(text)).collect::<Result<Vec<_>, _>>()?)?;
-    let (lines, _) = measure(&book, bills, 1)?;
-    let (_, used) = measure(&book, bills / 200 + 1, HOURS)?;
-    println!("{{\"bills\":{bills},\"rated_lines_per_s\":{lines},\"usage_lines_per_s\":{used}}}");
-    Ok(())
+    let seconds = start.elapsed().as_secs_f64();
+    Ok((measure(lines) / seconds, measure(used) / seconds))
 }
