@@ -20,7 +20,7 @@ use serde::Deserialize;
 use mcp_node::{
     NodeSettings,
     access::AccessSettings,
-    http::{DoorSettings, ListenSettings},
+    http::{DoorSettings, ListenSettings, TlsFiles},
     labels::Labels,
     spool::SpoolLimits,
     upstream::{UpstreamSettings, stdio::ServerCommand},
@@ -69,6 +69,9 @@ struct File {
     jwt_jwks: Option<String>,
     jwt_key_claim: String,
     public_url: Option<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    tls_client_ca: Option<PathBuf>,
     upstream_headers: Pairs,
     forward_identity: Switch,
     internal_jwt: Switch,
@@ -100,6 +103,7 @@ pub struct Config {
     pub node: NodeSettings,
     pub door: DoorSettings,
     pub access: AccessSettings,
+    pub tls: Option<TlsFiles>,
     pub behind: Behind,
     pub told: Told,
     pub upstream: UpstreamSettings,
@@ -145,7 +149,8 @@ impl Config {
         let listen = file.listen.take().unwrap_or_else(bound);
         let connection = Duration::from_millis(file.connection_timeout);
         let told = upstream::told(&mut file, &behind)?;
-        let access = who::access(&mut file, is_loopback(&listen))?;
+        let tls = who::tls(&mut file)?;
+        let access = who::access(&mut file, is_loopback(&listen), tls.is_some())?;
         Ok(Self {
             listening: ListenSettings {
                 most_connections: file.max_connections,
@@ -165,6 +170,7 @@ impl Config {
                 loopback: is_loopback(&listen),
             },
             access,
+            tls,
             behind,
             told,
             upstream: UpstreamSettings {

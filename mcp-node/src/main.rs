@@ -17,7 +17,7 @@ use clap::Parser;
 use mcp_node::{
     Node,
     access::Access,
-    http::{Door, Doorway, listen, router},
+    http::{Door, Doorway, Tls, listen_over, router},
     meter::Meter,
     upstream::{
         HttpUpstream, Server, Signer, SignerError, SignerSettings, Stamp, StdioUpstream, Upstream,
@@ -29,6 +29,7 @@ use runtime::{
     serve::{bind, serve},
     shutdown, telemetry,
 };
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::config::{Behind, Config, Flags};
@@ -77,7 +78,12 @@ async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
         }
     }
     let listener = bind(&config.listen).await?;
-    let mut serving = tokio::spawn(listen(listener, routes, config.listening, closing.clone()));
+    let tls = config.tls.clone().map(Tls::try_new).transpose()?.map(Arc::new);
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(reload(tls, signal(SignalKind::hangup())?));
+    }
+    let taking = listen_over(listener, routes, config.listening, tls, closing.clone());
+    let mut serving = tokio::spawn(taking);
 
     let start = start(&config, &closing);
     let started = tokio::select! {
@@ -150,6 +156,19 @@ async fn start(config: &Config, closing: &CancellationToken) -> Result<Started, 
     };
     let signer = signer.map(|(_, signer)| signer);
     Ok((node, Arc::new(Upstream::new(server, config.upstream)), signer))
+}
+
+/// Reads the certificates again at SIGHUP.
+async fn reload(tls: Arc<Tls>, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        match tls.reload() {
+            Ok(()) => tracing::info!("The certificates were read again"),
+            Err(error) => {
+                let error = &error as &dyn Error;
+                tracing::error!(error, "The certificates stay as they were");
+            }
+        }
+    }
 }
 
 /// Shows on `/ready` what keeps the node from serving.

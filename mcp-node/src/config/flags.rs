@@ -93,6 +93,15 @@ pub struct Flags {
     /// The address of /mcp as clients reach it.
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
+    /// The node's certificate chain (PEM): it serves HTTPS then.
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// The key of the certificate (PEM).
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Whose certificates (PEM) clients may show.
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<PathBuf>,
     /// Headers that the server gets with every request: `name=value`, `name=env:NAME` or `name=file:/path`.
     #[arg(long, value_name = "NAME=VALUE,...")]
     upstream_headers: Option<Pairs>,
@@ -148,7 +157,7 @@ impl Flags {
             max_sessions connection_timeout request_timeout session_idle_ms drain_ms flush_ms allowed_origins
             allowed_hosts tool_scopes jwt_key_claim upstream_headers forward_identity internal_jwt
             internal_jwt_header log_level;
-            jwt_issuer jwt_audience jwt_jwks public_url internal_jwt_key_file internal_jwt_issuer
+            tls_cert tls_key tls_client_ca jwt_issuer jwt_audience jwt_jwks public_url internal_jwt_key_file internal_jwt_issuer
             internal_jwt_audience listen ops_listen node_id log_format tenant_id organization_id
         );
         if let Some(url) = self.nats_url {

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use mcp_node::access::{
-    AccessSettings, IssuerSettings, NotAnAddress, Resource,
-    issuer::{Source, SourceError, safe_url},
+use mcp_node::{
+    access::{
+        AccessSettings, IssuerSettings, NotAnAddress, Resource,
+        issuer::{Source, SourceError, safe_url},
+    },
+    http::TlsFiles,
 };
 use mcp_node_core::{
     scope::{ScopeError, ToolScopes},
@@ -29,12 +32,18 @@ pub enum WhoError {
     Keys(#[from] SourceError),
     #[error("name the address of `/mcp` as clients reach it: `public_url`")]
     NoPublicUrl,
+    #[error("`tls_cert` and `tls_key` go together, and `tls_client_ca` with them")]
+    HalfTls,
     #[error("public_url: {0}")]
     PublicUrl(#[from] NotAnAddress),
 }
 
 /// What the file, the variables and the flags say of who may do what.
-pub(super) fn access(file: &mut File, loopback: bool) -> Result<AccessSettings, WhoError> {
+pub(super) fn access(
+    file: &mut File,
+    loopback: bool,
+    over_tls: bool,
+) -> Result<AccessSettings, WhoError> {
     let needs = ToolScopes::try_new(std::mem::take(&mut file.tool_scopes.0))?;
     let said = |option: &Option<String>| {
         option.as_deref().filter(|text| !text.is_empty()).map(str::to_owned)
@@ -57,8 +66,18 @@ pub(super) fn access(file: &mut File, loopback: bool) -> Result<AccessSettings, 
         return Err(WhoError::NoPublicUrl);
     }
     let scopes = needs.all().into_iter().map(str::to_owned).collect();
-    let resource = Resource::try_new(&issuer, url.as_deref(), scopes, false)?;
+    let resource = Resource::try_new(&issuer, url.as_deref(), scopes, over_tls)?;
     let expected = Expected { issuer, audience, key_claim: file.jwt_key_claim.clone() };
     let issuer = IssuerSettings { expected, source, apart: APART };
     Ok(AccessSettings { needs, issuer: Some(issuer), resource: Some(resource) })
+}
+
+/// Whether the door speaks TLS, and by which files.
+pub(super) fn tls(file: &mut File) -> Result<Option<TlsFiles>, WhoError> {
+    let client_ca = file.tls_client_ca.take();
+    match (file.tls_cert.take(), file.tls_key.take()) {
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key, client_ca })),
+        (None, None) if client_ca.is_none() => Ok(None),
+        _ => Err(WhoError::HalfTls),
+    }
 }

@@ -1,11 +1,14 @@
 //! Connections of clients: how many there may be, how long the head of a request may take, and an end in order.
 //!
 //! A connection on which no head of a request comes in time is closed, be it slow on purpose or only idle: clients
-//! open another. Absent on purpose: TLS (a proxy's work) and HTTP/2 (one connection a client is cheap enough).
+//! open another. Absent on purpose: HTTP/2 (one connection a client is cheap enough).
 
 use std::{
     io,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,14 +16,15 @@ use axum::{Router, body::Body, extract::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mcp_node_core::Refusal;
+use schemas::KeyId;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use super::answer;
+use super::{answer, tls::Tls};
 use crate::clock;
 
 /// How long to wait when the system gives no connection: most often it is out of file descriptors.
@@ -41,6 +45,10 @@ pub struct ListenSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionId(pub u64);
 
+/// The API key that the certificate of a request's connection names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientKey(pub KeyId);
+
 /// Serves `router` until `stop`; then no new connection is taken, running requests end, and this returns.
 ///
 /// # Errors
@@ -49,6 +57,20 @@ pub async fn listen(
     listener: TcpListener,
     router: Router,
     settings: ListenSettings,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    listen_over(listener, router, settings, None, stop).await
+}
+
+/// As [`listen`], over TLS if there is any.
+///
+/// # Errors
+/// None as of now.
+pub async fn listen_over(
+    listener: TcpListener,
+    router: Router,
+    settings: ListenSettings,
+    tls: Option<Arc<Tls>>,
     stop: CancellationToken,
 ) -> io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
@@ -64,12 +86,15 @@ pub async fn listen(
         };
         if open.len() >= settings.most_connections {
             metrics::counter!("mcp_connections_refused_total").increment(1);
-            tokio::spawn(turn_away(connection));
+            if tls.is_none() {
+                tokio::spawn(turn_away(connection));
+            }
             continue;
         }
         let number = ConnectionId(NUMBER.fetch_add(1, Ordering::Relaxed));
         metrics::gauge!("mcp_connections").increment(1);
-        open.spawn(serve(connection, router.clone(), number, settings, stop.clone()));
+        let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());
+        open.spawn(serve(connection, router, number, settings, tls, stop));
     }
     open.close();
     open.wait().await;
@@ -81,14 +106,45 @@ async fn serve(
     router: Router,
     number: ConnectionId,
     settings: ListenSettings,
+    tls: Option<Arc<Tls>>,
     stop: CancellationToken,
 ) {
     // A frame of a stream must not wait for the next.
     if let Err(error) = connection.set_nodelay(true) {
         tracing::debug!(%error, "A connection delays small writes");
     }
+    if let Some(tls) = tls {
+        let shaken = tokio::time::timeout(settings.head_patience, tls.accept(connection));
+        match stop.run_until_cancelled(shaken).await {
+            Some(Ok(Ok((stream, key)))) => {
+                converse(stream, router, number, key, settings, stop).await;
+            }
+            Some(Ok(Err(error))) => {
+                metrics::counter!("mcp_tls_failed_total").increment(1);
+                tracing::debug!(%error, connection = number.0, "A client could not shake hands");
+            }
+            Some(Err(_)) | None => {}
+        }
+    } else {
+        converse(connection, router, number, None, settings, stop).await;
+    }
+    metrics::gauge!("mcp_connections").decrement(1);
+}
+
+/// Serves the requests of one connection.
+async fn converse(
+    connection: impl AsyncRead + AsyncWrite + Unpin,
+    router: Router,
+    number: ConnectionId,
+    key: Option<KeyId>,
+    settings: ListenSettings,
+    stop: CancellationToken,
+) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(number);
+        if let Some(key) = key {
+            request.extensions_mut().insert(ClientKey(key));
+        }
         router.clone().oneshot(request.map(Body::new))
     });
     let mut http = http1::Builder::new();
@@ -104,7 +160,6 @@ async fn serve(
     if let Err(error) = ended {
         tracing::debug!(%error, connection = number.0, "A connection broke off");
     }
-    metrics::gauge!("mcp_connections").decrement(1);
 }
 
 /// Says that there are too many, and closes.

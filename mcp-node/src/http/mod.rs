@@ -2,13 +2,14 @@
 //! goes upstream.
 //!
 //! The way of a call: `enter` (origin, key) → `post` (body, message, checks) → an upstream, which admits it by
-//! [`Post::admit`] once it knows the session, forwards it, and answers. Absent on purpose: TLS (a proxy's work).
+//! [`Post::admit`] once it knows the session, forwards it, and answers. Over TLS or not is the listener's matter.
 
 pub mod answer;
 mod cors;
 mod era;
 mod listen;
 mod post;
+mod tls;
 mod well_known;
 
 use std::{
@@ -28,8 +29,9 @@ use mcp_node_core::Refusal;
 
 pub use self::{
     era::FIRST_MODERN,
-    listen::{ConnectionId, ListenSettings, listen},
+    listen::{ClientKey, ConnectionId, ListenSettings, listen, listen_over},
     post::{Kind, Post, RequestId},
+    tls::{Tls, TlsError, TlsFiles},
 };
 use crate::{
     access::{Access, Grant},
@@ -149,20 +151,22 @@ async fn serve(door: &Door, head: Parts, body: Body) -> Response {
         return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, allowed)]).into_response();
     }
     let connection = extensions.get().map_or(0, |ConnectionId(number)| *number);
-    let Grant { caller, scopes } = match door.access.authenticate(&door.meter, &headers, None) {
-        Ok(grant) => grant,
-        Err(refusal) => {
-            let labels = door.meter.labels();
-            tracing::info!(
-                tenant = labels.tenant.as_deref(),
-                organization = labels.organization.as_deref(),
-                connectionId = connection,
-                status = refusal.reason(),
-                "Refused"
-            );
-            return answer::refuse(&refusal, None);
-        }
-    };
+    let certificate = extensions.get().map(|ClientKey(key)| *key);
+    let Grant { caller, scopes } =
+        match door.access.authenticate(&door.meter, &headers, certificate) {
+            Ok(grant) => grant,
+            Err(refusal) => {
+                let labels = door.meter.labels();
+                tracing::info!(
+                    tenant = labels.tenant.as_deref(),
+                    organization = labels.organization.as_deref(),
+                    connectionId = connection,
+                    status = refusal.reason(),
+                    "Refused"
+                );
+                return answer::refuse(&refusal, None);
+            }
+        };
     let inbound = Inbound { caller, scopes, headers, connection };
     if method == Method::POST {
         return post::serve(door, inbound, body).await;

@@ -19,6 +19,7 @@ mod server;
 mod smuggling;
 mod stdio_server;
 mod tasks;
+mod tls;
 mod tokens;
 mod told;
 mod who;

@@ -13,7 +13,7 @@ use http_body_util::Full;
 use mcp_node::{
     Node, NodeSettings,
     access::Access,
-    http::{Door, DoorSettings, Doorway, ListenSettings, listen, router},
+    http::{Door, DoorSettings, Doorway, ListenSettings, Tls, listen, listen_over, router},
     labels::Labels,
     spool::SpoolLimits,
     upstream::{
@@ -158,6 +158,16 @@ impl Rig {
         let address = listener.local_addr().unwrap();
         let routes = router(doorway(&self.node, &self.upstream, &self.access, &self.signer));
         tokio::spawn(listen(listener, routes, settings, self.closing.clone()));
+        address
+    }
+
+    /// Opens a second door over TLS.
+    pub async fn open_tls(&self, tls: Arc<Tls>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = router(doorway(&self.node, &self.upstream, &self.access, &self.signer));
+        let closing = self.closing.clone();
+        tokio::spawn(listen_over(listener, routes, listening(), Some(tls), closing));
         address
     }
 

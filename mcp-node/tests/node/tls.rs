@@ -1,0 +1,152 @@
+//! Clients over TLS, and those whose certificate says who they are.
+
+use std::{path::Path, sync::Arc};
+
+use mcp_node::http::{Tls, TlsFiles};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+};
+use schemas::KeyState;
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::{
+    rig::{Rig, SECRET, call, http_upstream, until},
+    server::Server,
+};
+
+/// An authority.
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority() -> Authority {
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A certificate with these names, and its key.
+fn issue(by: &Authority, hosts: &[&str], uris: &[String]) -> (rcgen::Certificate, KeyPair) {
+    let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(hosts).unwrap();
+    for uri in uris {
+        params.subject_alt_names.push(SanType::URI(uri.as_str().try_into().unwrap()));
+    }
+    let pair = KeyPair::generate().unwrap();
+    (params.signed_by(&pair, by).unwrap(), pair)
+}
+
+fn files(folder: &Path, ca: &Authority) -> TlsFiles {
+    let (cert, pair) = issue(ca, &["localhost"], &[]);
+    let put = |name: &str, pem: String| {
+        let file = folder.join(name);
+        std::fs::write(&file, pem).unwrap();
+        file
+    };
+    TlsFiles {
+        cert: put("cert.pem", cert.pem()),
+        key: put("key.pem", pair.serialize_pem()),
+        client_ca: Some(put("ca.pem", ca.pem())),
+    }
+}
+
+/// What a call by a client with this certificate is answered; empty = it got no connection.
+async fn called(
+    address: std::net::SocketAddr,
+    ca: &Authority,
+    certificate: Option<&(rcgen::Certificate, KeyPair)>,
+    header: &str,
+) -> String {
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider);
+    let config =
+        config.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
+    let config = match certificate {
+        None => config.with_no_client_auth(),
+        Some((certificate, pair)) => {
+            let chain: Vec<CertificateDer<'static>> = vec![certificate.der().clone()];
+            let key = PrivateKeyDer::try_from(pair.serialize_der()).unwrap();
+            config.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    let connection = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let body = call(1, "success", json!({}));
+    let text = format!(
+        "POST /mcp HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\naccept: application/json, text/event-stream\r\n\
+         content-type: application/json\r\n{header}content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let asked = async {
+        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, connection).await?;
+        stream.write_all(text.as_bytes()).await?;
+        let mut answer = vec![];
+        stream.read_to_end(&mut answer).await?;
+        Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
+    };
+    asked.await.unwrap_or_default()
+}
+
+fn name_of(key: &KeyState) -> String {
+    format!("tollbook:key:{}", key.key)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_stands_for_the_key_that_it_names() {
+    let server = Server::start().await;
+    let rig = Rig::start(http_upstream(&server.url())).await;
+    let key = rig.ledger().key(SECRET, Some(10)).await;
+    let other = rig.ledger().key("tb_other", None).await;
+    until("the keys are known", || rig.node.meter().authenticate("tb_other").is_ok()).await;
+    let (folder, ca, stranger) = (tempfile::tempdir().unwrap(), authority(), authority());
+    let tls = Arc::new(Tls::try_new(files(folder.path(), &ca)).unwrap());
+    let address = rig.open_tls(tls.clone()).await;
+
+    let own = issue(&ca, &[], &[name_of(&key)]);
+    let nobody = issue(&ca, &["client"], &["tollbook:key:x".into()]);
+    let both = issue(&ca, &[], &[name_of(&key), name_of(&other)]);
+    let forged = issue(&stranger, &[], &[name_of(&key)]);
+    let header = format!("x-api-key: {SECRET}\r\n");
+    for (certificate, header, status) in [
+        (Some(&own), "", "HTTP/1.1 200"),
+        (Some(&own), &*header, "HTTP/1.1 200"),
+        (Some(&own), "x-api-key: tb_other\r\n", "HTTP/1.1 401"),
+        (Some(&own), "x-api-key: tb_unknown\r\n", "HTTP/1.1 401"),
+        (None, &header, "HTTP/1.1 200"),
+        (None, "", "HTTP/1.1 401"),
+        (Some(&nobody), "", "HTTP/1.1 401"),
+        (Some(&nobody), &header, "HTTP/1.1 200"),
+        (Some(&both), "", "HTTP/1.1 401"),
+        (Some(&forged), "", ""),
+        (Some(&forged), &header, ""),
+    ] {
+        let answer = called(address, &ca, certificate, header).await;
+        assert!(answer.starts_with(status), "{header:?}: {answer}");
+        assert_eq!(answer.is_empty(), status.is_empty(), "{header:?}: {answer}");
+    }
+    until("they count for the key", || rig.ledger().consumed(&key) == 4).await;
+
+    // New certificates serve from the next connection on; those that cannot be read change nothing.
+    let new = authority();
+    for name in ["cert.pem", "key.pem", "ca.pem"] {
+        let (file, nothing) = (folder.path().join(name), "nonsense");
+        let before = std::fs::read(&file).unwrap();
+        std::fs::write(&file, nothing).unwrap();
+        assert!(tls.reload().is_err(), "{name}");
+        std::fs::write(&file, before).unwrap();
+    }
+    assert!(called(address, &ca, Some(&own), "").await.starts_with("HTTP/1.1 200"));
+    files(folder.path(), &new);
+    tls.reload().unwrap();
+    assert_eq!(called(address, &ca, Some(&own), "").await, "");
+    let own = issue(&new, &[], &[name_of(&key)]);
+    assert!(called(address, &new, Some(&own), "").await.starts_with("HTTP/1.1 200"));
+    rig.stop().await;
+}
