@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// The answer cannot be read without a doubt, so nobody knows what it shows.
@@ -24,8 +24,13 @@ struct Top<'a> {
 struct Listed<'a> {
     #[serde(borrow)]
     tools: Option<&'a RawValue>,
-    #[serde(borrow, rename = "cacheScope")]
+    #[serde(borrow, default, rename = "cacheScope", deserialize_with = "present")]
     cache_scope: Option<&'a RawValue>,
+}
+
+/// A member that is there, be it `null`.
+fn present<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -149,6 +154,11 @@ mod tests {
             r#"{"result":{"tools":[{"name":"m"}]}}"#,
             true,
             Ok(r#"{"result":{"cacheScope":"private","tools":[{"name":"m"}]}}"#),
+        );
+        check(
+            r#"{"result":{"cacheScope":null}}"#,
+            true,
+            Ok(r#"{"result":{"cacheScope":"private"}}"#),
         );
         check(r#"{"result":{ }}"#, true, Ok(r#"{"result":{"cacheScope":"private" }}"#));
         let same = r#"{"result":{"tools":[{"name":"m"}],"cacheScope":"private"}}"#;

@@ -3,10 +3,7 @@
 //! The resource is `/mcp` as clients reach it, which behind a proxy only the operator knows. Only a node of this machine
 //! goes by the name that it was called by, which the door has checked.
 
-use axum::http::{
-    HeaderMap, HeaderValue, Uri,
-    header::{HOST, WWW_AUTHENTICATE},
-};
+use axum::http::{HeaderMap, HeaderValue, Uri, header::WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 
 /// Where RFC 9728 puts the document.
@@ -51,18 +48,18 @@ impl Resource {
         Ok(Self { issuer: issuer.to_owned(), url, scheme, scopes })
     }
 
-    fn address(&self, headers: &HeaderMap) -> Option<Address> {
+    fn address(&self, host: Option<&HeaderValue>) -> Option<Address> {
         if let Some(url) = &self.url {
             return Some(url.clone());
         }
-        let host = headers.get(HOST)?.to_str().ok()?;
+        let host = host?.to_str().ok()?;
         Some(Address { origin: format!("{}://{host}", self.scheme), path: "/mcp".to_owned() })
     }
 
-    /// The document, if `path` (behind the well-known one, empty or with a slash) is where it lies.
+    /// The document, for who called it by `host`, if `path` (behind the well-known one, empty or with a slash) is where it lies.
     #[must_use]
-    pub fn document(&self, headers: &HeaderMap, path: &str) -> Option<Value> {
-        let address = self.address(headers)?;
+    pub fn document(&self, host: Option<&HeaderValue>, path: &str) -> Option<Value> {
+        let address = self.address(host)?;
         if !(path.is_empty() || path == "/mcp" || path == address.path) {
             return None;
         }
@@ -78,12 +75,10 @@ impl Resource {
     }
 
     /// Tells a client that was refused where the document is.
-    pub fn point_to(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
-        let Some(Address { origin, path }) = self.address(asked) else { return };
-        let Some(challenge) = answer.get(WWW_AUTHENTICATE).and_then(|said| said.to_str().ok())
-        else {
-            return;
-        };
+    pub fn point_to(&self, host: Option<&HeaderValue>, answer: &mut HeaderMap) {
+        let challenge = answer.get(WWW_AUTHENTICATE).and_then(|said| said.to_str().ok());
+        let Some(challenge) = challenge else { return };
+        let Some(Address { origin, path }) = self.address(host) else { return };
         let pointing = format!(r#"{challenge}, resource_metadata="{origin}{WELL_KNOWN}{path}""#);
         if let Ok(pointing) = HeaderValue::from_str(&pointing) {
             answer.insert(WWW_AUTHENTICATE, pointing);
@@ -118,15 +113,12 @@ mod tests {
         Resource::try_new("https://issuer", url, vec!["a:b".into()], false).unwrap()
     }
 
-    fn called(host: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))])
-    }
-
     #[test]
     fn the_document_names_the_resource_as_clients_see_it() {
         #[track_caller]
         fn check(url: Option<&str>, path: &str, expected: Option<&str>) {
-            let document = resource(url).document(&called("localhost:8080"), path);
+            let document =
+                resource(url).document(Some(&HeaderValue::from_static("localhost:8080")), path);
             let found = document.as_ref().map(|document| document["resource"].as_str().unwrap());
             assert_eq!(found, expected, "{url:?} at {path}");
         }
@@ -140,7 +132,8 @@ mod tests {
             "/tools/mcp",
             Some("https://a.example/tools/mcp"),
         );
-        let document = resource(None).document(&called("localhost"), "").unwrap();
+        let document =
+            resource(None).document(Some(&HeaderValue::from_static("localhost")), "").unwrap();
         assert_eq!(document["authorization_servers"], json!(["https://issuer"]));
         assert_eq!(document["scopes_supported"], json!(["a:b"]));
         for bad in [
@@ -156,11 +149,11 @@ mod tests {
 
     #[test]
     fn a_refusal_points_to_the_document() {
-        let mut answer = HeaderMap::new();
-        resource(None).point_to(&called("localhost:1"), &mut answer);
+        let (mut answer, host) = (HeaderMap::new(), HeaderValue::from_static("localhost:1"));
+        resource(None).point_to(Some(&host), &mut answer);
         assert!(answer.is_empty(), "nothing was asked for");
         answer.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tollbook\""));
-        resource(None).point_to(&called("localhost:1"), &mut answer);
+        resource(None).point_to(Some(&host), &mut answer);
         assert_eq!(
             answer[WWW_AUTHENTICATE],
             r#"Bearer realm="tollbook", resource_metadata="http://localhost:1/.well-known/oauth-protected-resource/mcp""#

@@ -87,6 +87,7 @@ pub async fn listen_over(
         if open.len() >= settings.most_connections {
             metrics::counter!("mcp_connections_refused_total").increment(1);
             if tls.is_none() {
+                // Over TLS nothing can be said before hands are shaken, which is what is too much.
                 tokio::spawn(turn_away(connection));
             }
             continue;

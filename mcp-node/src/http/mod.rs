@@ -21,7 +21,11 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, Method, StatusCode, header::ALLOW, request::Parts},
+    http::{
+        HeaderMap, Method, StatusCode,
+        header::{ALLOW, HOST},
+        request::Parts,
+    },
     response::{IntoResponse, Response},
     routing::any,
 };
@@ -131,10 +135,10 @@ async fn enter(State(door): State<Doorway>, request: Request) -> Response {
     let mut response = if head.method == Method::OPTIONS {
         cors::preflight()
     } else {
-        let asked = door.access.resource.as_ref().map(|_| head.headers.clone());
+        let host = head.headers.get(HOST).cloned();
         let mut response = serve(door, head, body).await;
-        if let (Some(resource), Some(asked)) = (&door.access.resource, asked) {
-            resource.point_to(&asked, response.headers_mut());
+        if let Some(resource) = &door.access.resource {
+            resource.point_to(host.as_ref(), response.headers_mut());
         }
         response
     };

@@ -6,7 +6,7 @@ use axum::{
     extract::{Request, State},
     http::{
         HeaderValue, StatusCode,
-        header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL},
+        header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, HOST},
     },
     response::{IntoResponse, Response},
     routing::get,
@@ -34,7 +34,7 @@ async fn resource(State(door): State<Doorway>, request: Request) -> Response {
     }
     let path = request.uri().path().strip_prefix(WELL_KNOWN).unwrap_or_default();
     let resource = door.access.resource.as_ref();
-    shown(resource.and_then(|resource| resource.document(request.headers(), path)))
+    shown(resource.and_then(|resource| resource.document(request.headers().get(HOST), path)))
 }
 
 async fn keys(State(door): State<Doorway>) -> Response {
