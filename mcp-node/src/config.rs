@@ -1,12 +1,14 @@
 //! The settings of the process `mcp-node`: defaults, then a file, then variables, then flags.
 
 mod flags;
+mod how_much;
 mod pairs;
 mod switch;
 mod upstream;
 mod who;
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     path::PathBuf,
     time::Duration,
@@ -17,8 +19,10 @@ use runtime::settings::{Secret, SettingsError, load};
 use schemas::NodeId;
 use serde::Deserialize;
 
+use mcp_node_core::metering::MeteringError;
+
 use mcp_node::{
-    NodeSettings,
+    MeterSettings, NodeSettings,
     access::AccessSettings,
     http::{DoorSettings, ListenSettings, TlsFiles},
     labels::Labels,
@@ -79,6 +83,23 @@ struct File {
     internal_jwt_header: String,
     internal_jwt_issuer: Option<String>,
     internal_jwt_audience: Option<String>,
+    quota_meta: String,
+    refuse_as: String,
+    tenant_per_minute: u32,
+    tenant_burst: u32,
+    tenant_concurrent: u32,
+    connection_per_minute: u32,
+    connection_burst: u32,
+    connection_concurrent: u32,
+    backoff_after: u32,
+    backoff_window_ms: u64,
+    backoff_steps: u32,
+    backoff_most_ms: u64,
+    block_ms: u64,
+    #[serde(default)]
+    meter: Vec<how_much::Meter>,
+    #[serde(default)]
+    weights: BTreeMap<String, u64>,
     log_level: String,
     log_format: Option<String>,
     tenant_id: Option<String>,
@@ -101,6 +122,7 @@ pub struct Config {
     pub ops_listen: Option<String>,
     pub listening: ListenSettings,
     pub node: NodeSettings,
+    pub metering: MeterSettings,
     pub door: DoorSettings,
     pub access: AccessSettings,
     pub tls: Option<TlsFiles>,
@@ -131,6 +153,10 @@ pub enum ConfigError {
     Upstream(#[from] UpstreamError),
     #[error("{0} is out of its range: {1}")]
     Range(&'static str, &'static str),
+    #[error(transparent)]
+    Metering(#[from] MeteringError),
+    #[error("`{0}` is neither a meter nor a weight")]
+    NotMetered(String),
 }
 
 impl Config {
@@ -142,7 +168,7 @@ impl Config {
         let mut file: File =
             load(include_str!("../mcp-node.default.toml"), flags.config.as_deref(), PREFIX)?;
         file.take_variables();
-        let command = flags.over(&mut file);
+        let command = flags.over(&mut file)?;
         file.check_ranges()?;
         let behind = behind(file.upstream_url.take(), command)?;
         let bound = || format!("{}:{}", file.server_host, file.server_port);
@@ -156,6 +182,7 @@ impl Config {
                 most_connections: file.max_connections,
                 head_patience: connection,
             },
+            metering: how_much::read(&file)?,
             node: NodeSettings {
                 spool_dir: file.spool_dir,
                 limits: SpoolLimits { max_bytes: file.spool_max_bytes, ..SpoolLimits::default() },

@@ -12,6 +12,8 @@ use schemas::{KeyDigest, KeyId, KeyState, KeyStatus, Timestamp};
 use subtle::ConstantTimeEq;
 use tokio::sync::Notify;
 
+use crate::meter::Behaviour;
+
 /// No secret is longer. Unit: bytes.
 const LONGEST_SECRET: usize = 512;
 const STRIPES: usize = 64;
@@ -23,6 +25,8 @@ pub struct Known {
     pub(crate) book: Mutex<LeaseBook>,
     /// How fast it called here. Never locked together with the book.
     pub(crate) rate: Mutex<Rate>,
+    /// How it keeps to its rate.
+    pub(crate) behaviour: Behaviour,
     /// A lease came or was refused, or the state changed: who waits should try again.
     pub(crate) changed: Notify,
     /// Whether the ticker looks after its leases. Locked before the book, where both are.
@@ -37,6 +41,7 @@ impl Known {
             state: RwLock::new(state),
             book: Mutex::new(book),
             rate: Mutex::default(),
+            behaviour: Behaviour::default(),
             changed: Notify::new(),
             ticking: Mutex::new(false),
         }

@@ -20,5 +20,5 @@ pub mod upstream;
 pub mod watch;
 
 pub use embed::Metered;
-pub use meter::{Call, Meter, Origin, Permit};
+pub use meter::{Call, Meter, MeterSettings, Origin, Permit};
 pub use node::{Node, NodeSettings};

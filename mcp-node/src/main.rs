@@ -129,7 +129,7 @@ type Started = (Node, Arc<Upstream>, Option<Arc<Signer>>);
 
 async fn start(config: &Config, closing: &CancellationToken) -> Result<Started, Box<dyn Error>> {
     let nats = nats::connect(config.nats_url.expose(), "mcp-node").await?;
-    let node = Node::start(&config.node, &nats).await?;
+    let node = Node::start_with(&config.node, config.metering.clone(), &nats).await?;
     // The folder is held now: nobody else makes its keys.
     let told = &config.told;
     let start = |(name, settings): &(_, SignerSettings)| {

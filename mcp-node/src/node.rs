@@ -14,7 +14,7 @@ use crate::{
     ask::{Askers, Who},
     clock,
     labels::Labels,
-    meter::Meter,
+    meter::{Meter, MeterSettings},
     publish,
     spool::{Folder, Spool, SpoolError, SpoolLimits},
     watch::{self, WatchError},
@@ -70,6 +70,18 @@ impl Node {
     /// # Errors
     /// See [`NodeError`].
     pub async fn start(settings: &NodeSettings, nats: &Nats) -> Result<Self, NodeError> {
+        Self::start_with(settings, MeterSettings::default(), nats).await
+    }
+
+    /// As [`Node::start`], with a say in how calls are counted and bounded.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub async fn start_with(
+        settings: &NodeSettings,
+        metering: MeterSettings,
+        nats: &Nats,
+    ) -> Result<Self, NodeError> {
         let minted =
             format!("n-{}", Uuid::now_v7().simple()).parse().expect("letters, digits and a dash");
         let folder = Folder::open(&settings.spool_dir, settings.node_id.as_ref(), &minted)?;
@@ -81,7 +93,7 @@ impl Node {
         let (stop, fenced) = (CancellationToken::new(), CancellationToken::new());
         let (askers, queues) = Askers::new(shards);
         let labels = settings.labels.clone();
-        let meter = Meter::new(spool.clone(), askers, fenced.clone(), labels);
+        let meter = Meter::new(spool.clone(), askers, fenced.clone(), labels, metering);
         publish::start(nats, &spool, &stop, &fenced);
         let who =
             Who { client: nats.client.clone(), node: spool.node().clone(), epoch: spool.epoch() };

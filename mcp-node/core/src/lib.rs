@@ -6,9 +6,13 @@
 
 pub mod billable;
 pub mod gate;
+pub mod glob;
 pub mod lease_book;
 pub mod message;
+pub mod metering;
 pub mod mirror;
+pub mod pointer;
+pub mod quota_note;
 pub mod rate_limit;
 pub mod refusal;
 pub mod scope;
@@ -18,6 +22,7 @@ pub mod sse;
 pub mod task;
 pub mod token;
 pub mod tool_list;
+pub mod violations;
 
 pub use lease_book::{Action, LeaseBook, Take, Unit};
 pub use message::Message;

@@ -50,6 +50,19 @@ impl Rate {
         Ok(())
     }
 
+    /// A taken call does not go on after all: as if it had not been taken.
+    pub fn give_back(&mut self, limits: RateLimits) {
+        let each_us = MINUTE_US / u64::from(limits.per_minute.max(1));
+        self.full_us = self.full_us.saturating_sub(each_us);
+        self.done();
+    }
+
+    /// Whether it is as one that was never used.
+    #[must_use]
+    pub fn is_idle(&self, now_ms: u64) -> bool {
+        self.running == 0 && self.full_us <= now_ms.saturating_mul(1_000)
+    }
+
     /// A taken call has ended.
     pub fn done(&mut self) {
         self.running = self.running.saturating_sub(1);
@@ -104,6 +117,25 @@ mod tests {
             rate.take(0, limits(60_000, 1_000, None)).unwrap();
         }
         assert_eq!(rate.take(0, limits(60, 1, None)), Err(TooFast::Wait(1_000)));
+    }
+
+    #[test]
+    fn what_is_given_back_was_never_taken() {
+        let (mut rate, limits) = (Rate::default(), limits(60, 2, Some(2)));
+        rate.take(0, limits).unwrap();
+        let before = rate;
+        rate.take(10, limits).unwrap();
+        rate.give_back(limits);
+        assert_eq!(rate, before);
+        rate.give_back(limits);
+        assert!(rate.is_idle(0));
+    }
+
+    #[test]
+    fn a_rate_without_an_end_bounds_only_what_runs() {
+        let (mut rate, limits) = (Rate::default(), limits(u32::MAX, u32::MAX, Some(10_000)));
+        assert!((0..10_000).all(|_| rate.take(0, limits).is_ok()));
+        assert_eq!(rate.take(0, limits), Err(TooFast::Running));
     }
 
     proptest! {

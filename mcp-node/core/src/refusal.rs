@@ -4,9 +4,32 @@
 //! and MCP keep for themselves. A code never changes its meaning. The table stands in `mcp-node/README.md` too,
 //! and a test holds the two together.
 
-use schemas::{LeaseRefusal, Period, Quantity, RateLimits, RefusalReason, Scope, Timestamp};
+use schemas::{
+    LeaseRefusal, MeterName, Period, Quantity, RateLimits, RefusalReason, Scope, Timestamp,
+};
 
-use crate::rate_limit::TooFast;
+use crate::{quota_note, rate_limit::TooFast};
+
+/// Whose bound on calls was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Key,
+    /// All keys of its tenant, on this node.
+    Tenant,
+    Connection,
+}
+
+impl Whose {
+    /// In one word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Tenant => "tenant",
+            Self::Connection => "connection",
+        }
+    }
+}
 
 /// What the node answers on its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +66,13 @@ pub enum Refusal {
     /// The most bytes that a request may have.
     RequestTooLarge(usize),
     QuotaExhausted {
+        meter: MeterName,
         limit: Quantity,
         scope: Scope,
         period: Period,
     },
     UnitsHeld {
+        meter: MeterName,
         limit: Quantity,
         scope: Scope,
         period: Period,
@@ -57,13 +82,22 @@ pub enum Refusal {
     RateHeld {
         retry_ms: u64,
     },
-    /// Calls of this key come faster than its rate allows; `limit` calls a minute.
+    /// Calls come faster than `per_minute` allows. `step` = how often its wait was doubled (see `violations`).
     RateLimited {
         per_minute: u32,
         retry_ms: u64,
+        whose: Whose,
+        step: u32,
     },
-    /// As many calls of this key run as may run at the same time.
-    TooManyRunning(u32),
+    /// As many calls run as may run at the same time.
+    TooManyRunning {
+        most: u32,
+        whose: Whose,
+    },
+    /// The key went on calling too fast, however long it was told to wait.
+    Blocked {
+        retry_ms: u64,
+    },
     /// The upstream could not be reached, or broke off.
     UpstreamUnreachable,
     /// The upstream answered what is not MCP.
@@ -135,7 +169,7 @@ impl Refusal {
                 429,
                 42_901,
                 "quota_exhausted",
-                "The quota of tool calls is used up. Do not retry before it resets.",
+                "The quota is used up. Do not retry before it resets.",
             ),
             Self::UnitsHeld { .. } => Row(
                 429,
@@ -152,11 +186,17 @@ impl Refusal {
             Self::RateLimited { .. } => {
                 Row(429, 42_903, "rate_limited", "Calls come too fast. Wait before the next one.")
             }
-            Self::TooManyRunning(_) => Row(
+            Self::TooManyRunning { .. } => Row(
                 429,
                 42_905,
                 "too_many_running",
                 "Too many calls run at the same time. Wait until one ends.",
+            ),
+            Self::Blocked { .. } => Row(
+                429,
+                42_906,
+                "blocked",
+                "Calls came too fast for too long: none is served for a while. Wait as long as it says.",
             ),
             Self::UpstreamUnreachable => Row(
                 502,
@@ -231,12 +271,12 @@ impl Refusal {
     /// What the ledger's refusal becomes. `retry_ms` = how long it is believed.
     #[must_use]
     pub fn of_ledger(why: &LeaseRefusal, retry_ms: u64) -> Self {
-        match *why {
-            LeaseRefusal::QuotaExhausted { limit, scope, period, .. } => {
-                Self::QuotaExhausted { limit, scope, period }
+        match why.clone() {
+            LeaseRefusal::QuotaExhausted { meter, limit, scope, period } => {
+                Self::QuotaExhausted { meter, limit, scope, period }
             }
-            LeaseRefusal::UnitsHeld { limit, scope, period, .. } => {
-                Self::UnitsHeld { limit, scope, period, retry_ms }
+            LeaseRefusal::UnitsHeld { meter, limit, scope, period, .. } => {
+                Self::UnitsHeld { meter, limit, scope, period, retry_ms }
             }
             LeaseRefusal::RateHeld { .. } => Self::RateHeld { retry_ms },
             LeaseRefusal::KeyNotActive => Self::KeyNotActive,
@@ -244,15 +284,38 @@ impl Refusal {
         }
     }
 
-    /// What a call that comes too fast is told; `limits` = this node's share of the key's rate.
+    /// What a call that comes too fast is told; `limits` = what is allowed here.
     #[must_use]
-    pub fn of_rate(why: TooFast, limits: RateLimits) -> Self {
+    pub fn of_rate(why: TooFast, limits: RateLimits, whose: Whose) -> Self {
+        let per_minute = limits.per_minute;
         match why {
-            TooFast::Wait(retry_ms) => {
-                Self::RateLimited { per_minute: limits.per_minute, retry_ms }
+            TooFast::Wait(retry_ms) => Self::RateLimited { per_minute, retry_ms, whose, step: 0 },
+            TooFast::Running => {
+                Self::TooManyRunning { most: limits.concurrent.unwrap_or(u32::MAX), whose }
             }
-            TooFast::Running => Self::TooManyRunning(limits.concurrent.unwrap_or(u32::MAX)),
         }
+    }
+
+    /// The refusal in words for a model: what happened, and what to do now.
+    #[must_use]
+    pub fn advice(&self, now: Timestamp) -> String {
+        let what = match self {
+            Self::QuotaExhausted { meter, limit, scope, period } => {
+                let (meter, scope) = (meter.as_str().replace('_', " "), quota_note::scope(*scope));
+                let Quantity(limit) = limit;
+                return format!(
+                    "The tool was not called: the quota of {limit} {meter} of this {scope} is used up until {}. \
+                     Do not call it again before then: go on without it, or tell the user.",
+                    period.to
+                );
+            }
+            _ => self.message(),
+        };
+        let Some(ms) = self.retry_after_ms(now) else {
+            return format!("The tool was not called. {what}");
+        };
+        let seconds = ms.div_ceil(1_000);
+        format!("The tool was not called. {what} Wait {seconds} s before you call it again.")
     }
 
     /// When to come back; `None` = coming back changes nothing, or nobody knows. Unit: milliseconds.
@@ -262,8 +325,8 @@ impl Refusal {
             Self::QuotaExhausted { period, .. } => {
                 Some(u64::try_from(period.to.ms_since(now)).unwrap_or(0).max(1_000))
             }
-            Self::RateLimited { retry_ms, .. } => Some(*retry_ms),
-            Self::TooManyRunning(_) => Some(1_000),
+            Self::RateLimited { retry_ms, .. } | Self::Blocked { retry_ms } => Some(*retry_ms),
+            Self::TooManyRunning { .. } => Some(1_000),
             Self::UnitsHeld { retry_ms, .. } | Self::RateHeld { retry_ms } => Some(*retry_ms),
             Self::LedgerUnreachable | Self::KeyNotActive | Self::Draining | Self::Starting => {
                 Some(1_000)
@@ -278,8 +341,17 @@ impl Refusal {
     #[must_use]
     pub fn limit(&self) -> Option<(Quantity, Scope, Period)> {
         match self {
-            Self::QuotaExhausted { limit, scope, period }
+            Self::QuotaExhausted { limit, scope, period, .. }
             | Self::UnitsHeld { limit, scope, period, .. } => Some((*limit, *scope, *period)),
+            _ => None,
+        }
+    }
+
+    /// The meter of the limit that refused.
+    #[must_use]
+    pub fn meter(&self) -> Option<&MeterName> {
+        match self {
+            Self::QuotaExhausted { meter, .. } | Self::UnitsHeld { meter, .. } => Some(meter),
             _ => None,
         }
     }
@@ -290,8 +362,10 @@ impl Refusal {
         match self {
             Self::QuotaExhausted { .. } => Some(RefusalReason::QuotaExhausted),
             Self::UnitsHeld { .. } => Some(RefusalReason::UnitsHeld),
-            Self::RateLimited { .. } | Self::TooManyRunning(_) => Some(RefusalReason::RateLimited),
-            Self::RateHeld { .. } => Some(RefusalReason::RateLimited),
+            Self::RateLimited { .. }
+            | Self::TooManyRunning { .. }
+            | Self::Blocked { .. }
+            | Self::RateHeld { .. } => Some(RefusalReason::RateLimited),
             Self::LedgerUnreachable => Some(RefusalReason::LedgerUnreachable),
             Self::CannotRecord => Some(RefusalReason::CannotRecord),
             Self::ToolNotAllowed | Self::InsufficientScope(_) => {
@@ -306,93 +380,5 @@ impl Refusal {
 }
 
 #[cfg(test)]
-mod tests {
-    use schemas::{MeterName, TenantId};
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn all() -> Vec<Refusal> {
-        let scope = Scope::Tenant(TenantId(Uuid::nil()));
-        let period = Period { from: Timestamp(0), to: Timestamp(5_000) };
-        let limit = Quantity(9);
-        vec![
-            Refusal::NotJson,
-            Refusal::InvalidRequest("what"),
-            Refusal::InvalidParams("what"),
-            Refusal::HeaderMismatch("what"),
-            Refusal::UnsupportedVersion(String::new()),
-            Refusal::MethodNotFound,
-            Refusal::Unauthorized,
-            Refusal::KeyExpired,
-            Refusal::KeyPending(String::new()),
-            Refusal::KeySuspended(String::new()),
-            Refusal::KeyNotActive,
-            Refusal::ToolNotAllowed,
-            Refusal::InsufficientScope(String::new()),
-            Refusal::OriginNotAllowed,
-            Refusal::HostNotAllowed,
-            Refusal::SessionNotFound,
-            Refusal::RequestTooLarge(1),
-            Refusal::QuotaExhausted { limit, scope, period },
-            Refusal::UnitsHeld { limit, scope, period, retry_ms: 7 },
-            Refusal::RateHeld { retry_ms: 7 },
-            Refusal::RateLimited { per_minute: 60, retry_ms: 7 },
-            Refusal::TooManyRunning(2),
-            Refusal::UpstreamUnreachable,
-            Refusal::UpstreamInvalid,
-            Refusal::LedgerUnreachable,
-            Refusal::CannotRecord,
-            Refusal::Draining,
-            Refusal::Starting,
-            Refusal::TooManySessions,
-            Refusal::TooManyConnections,
-            Refusal::IssuerUnreachable,
-            Refusal::UpstreamTimeout,
-        ]
-    }
-
-    #[test]
-    fn our_codes_lie_outside_what_is_reserved_and_begin_with_their_status() {
-        for refusal in all() {
-            let (code, status) = (refusal.code(), i64::from(refusal.status()));
-            let standard = [-32700, -32600, -32601, -32602, -32020, -32022].contains(&code);
-            assert!(standard || code / 100 == status, "{refusal:?}: {code}");
-        }
-        let mut codes: Vec<i64> = all().iter().map(Refusal::code).collect();
-        codes.sort_unstable();
-        codes.dedup();
-        assert_eq!(codes.len(), all().len(), "one code, one meaning");
-    }
-
-    #[test]
-    fn the_readme_has_a_row_for_every_refusal() {
-        let readme = include_str!("../../README.md");
-        for refusal in all() {
-            let row =
-                format!("| {} | {} | `{}` |", refusal.status(), refusal.code(), refusal.reason());
-            assert!(readme.contains(&row), "README.md of mcp-node has no row `{row}`");
-        }
-    }
-
-    #[test]
-    fn an_exhausted_quota_comes_back_when_its_period_ends() {
-        let period = Period { from: Timestamp(0), to: Timestamp(60_000) };
-        let scope = Scope::Tenant(TenantId(Uuid::nil()));
-        let why = LeaseRefusal::QuotaExhausted {
-            meter: MeterName::tool_calls(),
-            scope,
-            limit: Quantity(3),
-            period,
-        };
-        let refusal = Refusal::of_ledger(&why, 60_000);
-        assert_eq!(refusal.status(), 429);
-        assert_eq!(refusal.retry_after_ms(Timestamp(10_000)), Some(50_000));
-        assert_eq!(
-            refusal.retry_after_ms(Timestamp(70_000)),
-            Some(1_000),
-            "a clock that runs ahead"
-        );
-        assert_eq!(refusal.limit(), Some((Quantity(3), scope, period)));
-    }
-}
+#[path = "refusal_tests.rs"]
+mod tests;

@@ -51,6 +51,27 @@ pub fn with_result(message: &[u8], members: &str) -> Option<Vec<u8>> {
     put(text, top.result?.get(), members)
 }
 
+/// The answer with `members` before those that its result's `_meta` has; with one, if it has none. `None` too where the
+/// `_meta` has a member `own` already: nothing may stand in it twice.
+#[must_use]
+pub fn with_result_meta(message: &[u8], own: &str, members: &str) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(message).ok()?;
+    let top: Top<'_> = serde_json::from_str(text).ok()?;
+    let result = top.result?.get();
+    let inside: Params<'_> = serde_json::from_str(result).ok()?;
+    let Some(meta) = inside.meta else {
+        return put(text, result, &format!(r#""_meta":{{{members}}}"#));
+    };
+    // Its name written in another way would be the same name.
+    if meta.get().contains(own) || meta.get().contains('\\') {
+        let named: BTreeMap<String, &RawValue> = serde_json::from_str(meta.get()).ok()?;
+        if named.contains_key(own) {
+            return None;
+        }
+    }
+    put(text, meta.get(), members)
+}
+
 /// The request with `members` before those that its params have; with params, if it has none.
 #[must_use]
 pub fn with_params(message: &[u8], members: &str) -> Option<Vec<u8>> {
@@ -185,6 +206,30 @@ mod tests {
             r#"{"params":{ "progressToken": 7, "progress": 1.0 }}"#,
         );
         assert_eq!(code(br#"{"error":{"code":-32601}}"#), Some(-32601));
+    }
+
+    #[test]
+    fn a_results_meta_takes_a_member_once() {
+        let edit = |message: &str| with_result_meta(message.as_bytes(), "a/b", r#""a/b":1"#);
+        is(
+            edit(r#"{"id":1,"result":{"x": [1.0] }}"#),
+            r#"{"id":1,"result":{"_meta":{"a/b":1},"x": [1.0] }}"#,
+        );
+        is(
+            edit(r#"{"result":{"_meta": {"c":"\u0041 a/b"},"x":1},"id":1}"#),
+            r#"{"result":{"_meta": {"a/b":1,"c":"\u0041 a/b"},"x":1},"id":1}"#,
+        );
+        is(edit(r#"{"result":{"_meta":{}}}"#), r#"{"result":{"_meta":{"a/b":1}}}"#);
+        for stays in [
+            r#"{"result":{"_meta":{"a/b":2}}}"#,
+            r#"{"result":{"_meta":{"a\u002fb":2}}}"#,
+            r#"{"result":{"_meta":{},"_meta":{}}}"#,
+            r#"{"result":{"_meta":[]}}"#,
+            r#"{"result":[],"id":1}"#,
+            r#"{"error":{"code":1}}"#,
+        ] {
+            assert_eq!(edit(stays), None, "{stays}");
+        }
     }
 
     #[test]

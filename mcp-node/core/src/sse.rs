@@ -134,6 +134,16 @@ pub fn with_data(frame: &[u8], data: &[u8]) -> Vec<u8> {
     written
 }
 
+/// The frame with its data edited and every other byte as it was; `None` = the edit gave nothing, or the data lies in
+/// several lines. What the edit gives holds no line break that was not there.
+#[must_use]
+pub fn edited(frame: &[u8], edit: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+    let Some(Cow::Borrowed(data)) = data(frame) else { return None };
+    let start = data.as_ptr().addr() - frame.as_ptr().addr();
+    let (before, after) = (&frame[..start], &frame[start + data.len()..]);
+    Some([before, &edit(data)?, after].concat())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -204,6 +214,21 @@ mod tests {
         );
         check("data: a\ndata: b\nretry: 5\n\n", "c\nd", "retry: 5\ndata: c\ndata: d\n\n");
         check("\u{feff}data: a\n: hush\ndatabase: x\n\n", "b", ": hush\ndatabase: x\ndata: b\n\n");
+    }
+
+    #[test]
+    fn only_the_data_of_a_frame_is_edited() {
+        let upper = |data: &[u8]| Some(data.to_ascii_uppercase());
+        let edit =
+            |frame: &str| edited(frame.as_bytes(), upper).map(|f| String::from_utf8(f).unwrap());
+        let frame = "event: message\r\nid: a\r\ndata: {\"a\":1}\r\n\r\n";
+        assert_eq!(
+            edit(frame).as_deref(),
+            Some("event: message\r\nid: a\r\ndata: {\"A\":1}\r\n\r\n")
+        );
+        assert_eq!(edit("data:x\n\n").as_deref(), Some("data:X\n\n"));
+        assert_eq!(edit("data: a\ndata: b\n\n"), None, "in several lines");
+        assert_eq!(edit(": data: a\n\n"), None);
     }
 
     #[test]

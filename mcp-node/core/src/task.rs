@@ -10,7 +10,7 @@ use schemas::Outcome;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{billable, message};
+use crate::{billable, message, metering::ResultAt};
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -68,9 +68,28 @@ pub fn delivers(method: &str, message: &[u8]) -> Option<Option<String>> {
     (completed && outcome == Outcome::Success).then(|| task.task_id.map(Cow::into_owned))
 }
 
+/// Where in a message that [`delivers`] a task's result that result lies.
+#[must_use]
+pub fn result_at(method: &str, message: &[u8]) -> ResultAt {
+    let envelope = serde_json::from_slice::<Envelope<'_>>(message);
+    match envelope {
+        _ if method == "tasks/result" => ResultAt::Answer,
+        Ok(Envelope { result: None, .. }) => ResultAt::Told,
+        _ => ResultAt::Task,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_result_lies_where_its_message_has_it() {
+        let at = |method, message: &str| result_at(method, message.as_bytes());
+        assert_eq!(at("tasks/result", r#"{"result":{}}"#), ResultAt::Answer);
+        assert_eq!(at("tasks/get", r#"{"result":{"result":{}}}"#), ResultAt::Task);
+        assert_eq!(at("subscriptions/listen", r#"{"params":{"result":{}}}"#), ResultAt::Told);
+    }
 
     #[test]
     fn a_task_is_known_by_its_id_in_both_eras() {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use mcp_node_core::{
     Refusal, billable,
     message::{Message, read},
+    metering::ResultAt,
     splice,
 };
 use schemas::{KeyId, Outcome};
@@ -176,6 +177,7 @@ impl Running {
         };
         let Self { conversation, mut client, streaming, .. } = self;
         conversation.give_back();
+        let told = client.told.in_answer(told);
         say(&mut client, streaming, status, told).await;
     }
 
@@ -190,7 +192,7 @@ impl Running {
         if outcome == Outcome::TaskCreated {
             self.tasks.made(permit.key(), permit.tool(), line);
         }
-        permit.settle(outcome, line.len() as u64).map_err(|_| Refusal::CannotRecord)
+        permit.settle_by(outcome, line, ResultAt::Answer).map_err(|_| Refusal::CannotRecord)
     }
 
     async fn give_up(self, refusal: Refusal) {

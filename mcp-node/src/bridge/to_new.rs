@@ -25,7 +25,7 @@ use self::{rounds::Rounds, session::Session};
 use super::{Era, link::Opened, messages};
 use crate::{
     http::{Inbound, Kind, Post, RequestId, SESSION, answer},
-    upstream::{Server, Tasks, UpstreamSettings, client::Client},
+    upstream::{Server, Tasks, UpstreamSettings, client::Client, told::Told},
 };
 
 /// The bridge of one server.
@@ -144,7 +144,8 @@ impl ToNew {
                 return Err(refusal);
             }
         };
-        let (client, response) = Client::new(permit.as_ref().and_then(crate::Permit::hint));
+        let told = permit.as_ref().map(Told::of).unwrap_or_default();
+        let (client, response) = Client::new(told);
         let rounds = Rounds {
             link: session.link.speaking_for(&post.inbound.grant()),
             session,

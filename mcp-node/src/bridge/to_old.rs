@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     http::{FIRST_MODERN, Kind, Post, RequestId, VERSION, answer},
-    upstream::{Piece, Server, Tasks, UpstreamSettings, client::Client},
+    upstream::{Piece, Server, Tasks, UpstreamSettings, client::Client, told::Told},
 };
 
 /// What the new era does not have any more.
@@ -120,7 +120,7 @@ impl ToOld {
             return Err(Refusal::InvalidRequest("Only a request can be called."));
         };
         let (permit, asked) = (post.admit().await?, post.asks_for_task(&self.tasks));
-        let hint = permit.as_ref().and_then(crate::Permit::hint);
+        let told = permit.as_ref().map(Told::of).unwrap_or_default();
         let deadline = self.deadline(&method);
         let begun = match self.begin(&post, &id, era, deadline).await {
             Ok(Ok(begun)) => begun,
@@ -134,7 +134,7 @@ impl ToOld {
                 return Err(refusal);
             }
         };
-        let (client, response) = Client::new(hint);
+        let (client, response) = Client::new(told);
         let Begun { conversation, pieces, wire, token } = begun;
         let running = Running {
             conversation,

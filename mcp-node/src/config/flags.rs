@@ -6,7 +6,7 @@ use clap::Parser;
 use runtime::settings::Secret;
 use schemas::NodeId;
 
-use super::{File, Pairs, Switch};
+use super::{ConfigError, File, Pairs, Switch, how_much};
 
 /// Meters the tool calls of an MCP server: `mcp-node --upstream URL`, or `mcp-node -- command args`.
 #[derive(Debug, Parser)]
@@ -123,6 +123,51 @@ pub struct Flags {
     /// What those tokens say in `aud`.
     #[arg(long, value_name = "TEXT")]
     internal_jwt_audience: Option<String>,
+    /// Whether results of limited keys say in `_meta` what is left: on or off.
+    #[arg(long, value_name = "ON|OFF")]
+    quota_meta: Option<String>,
+    /// How a call that may not come now is told so: error, or result (a result that failed, for models to read).
+    #[arg(long, value_name = "FORM")]
+    refuse_as: Option<String>,
+    /// Calls a minute of all keys of one tenant on this node; 0 = any number.
+    #[arg(long, value_name = "COUNT")]
+    tenant_per_minute: Option<u32>,
+    /// Calls of one tenant at once after a pause; 0 = what comes in ten seconds.
+    #[arg(long, value_name = "COUNT")]
+    tenant_burst: Option<u32>,
+    /// Calls of one tenant that run at the same time; 0 = any number.
+    #[arg(long, value_name = "COUNT")]
+    tenant_concurrent: Option<u32>,
+    /// Calls a minute of one connection; 0 = any number.
+    #[arg(long, value_name = "COUNT")]
+    connection_per_minute: Option<u32>,
+    /// Calls of one connection at once after a pause; 0 = what comes in ten seconds.
+    #[arg(long, value_name = "COUNT")]
+    connection_burst: Option<u32>,
+    /// Calls of one connection that run at the same time; 0 = any number.
+    #[arg(long, value_name = "COUNT")]
+    connection_concurrent: Option<u32>,
+    /// Calls before the told time, within the window, that double a key's wait; 0 = it never doubles.
+    #[arg(long, value_name = "COUNT")]
+    backoff_after: Option<u32>,
+    /// The window in which they count, and after which without one a step is taken back.
+    #[arg(long, value_name = "MS")]
+    backoff_window_ms: Option<u64>,
+    /// How often a wait is doubled before the key is blocked.
+    #[arg(long, value_name = "COUNT")]
+    backoff_steps: Option<u32>,
+    /// The longest doubled wait.
+    #[arg(long, value_name = "MS")]
+    backoff_most_ms: Option<u64>,
+    /// How long a block lasts.
+    #[arg(long, value_name = "MS")]
+    block_ms: Option<u64>,
+    /// A meter besides tool_calls, as a table of the file: {name="tokens",from="/_meta/tokens",reserve=1000}.
+    #[arg(long, value_name = "TABLE")]
+    meter: Vec<String>,
+    /// What a call of a tool weighs in tool_calls; `*` stands for any characters.
+    #[arg(long, value_name = "TOOL=UNITS")]
+    weight: Vec<String>,
     /// error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -142,7 +187,18 @@ pub struct Flags {
 
 impl Flags {
     /// Writes what was said over `file`, and returns the server's command.
-    pub(super) fn over(self, file: &mut File) -> Vec<String> {
+    ///
+    /// # Errors
+    /// A meter or a weight that cannot be read.
+    pub(super) fn over(self, file: &mut File) -> Result<Vec<String>, ConfigError> {
+        if !self.meter.is_empty() {
+            let meters = self.meter.iter().map(|text| how_much::meter(text));
+            file.meter = meters.collect::<Result<_, _>>()?;
+        }
+        for text in &self.weight {
+            let (tool, units) = how_much::weight(text)?;
+            file.weights.insert(tool, units);
+        }
         /// Fields that are a value in the file, then fields that may be missing there too.
         macro_rules! over {
             ($($value:ident)*; $($option:ident)*) => {
@@ -156,7 +212,9 @@ impl Flags {
             server_host server_port spool_dir spool_max_bytes max_request_size max_answer_size max_connections
             max_sessions connection_timeout request_timeout session_idle_ms drain_ms flush_ms allowed_origins
             allowed_hosts tool_scopes jwt_key_claim upstream_headers forward_identity internal_jwt
-            internal_jwt_header log_level;
+            internal_jwt_header quota_meta refuse_as tenant_per_minute tenant_burst tenant_concurrent
+            connection_per_minute connection_burst connection_concurrent backoff_after backoff_window_ms
+            backoff_steps backoff_most_ms block_ms log_level;
             tls_cert tls_key tls_client_ca jwt_issuer jwt_audience jwt_jwks public_url internal_jwt_key_file internal_jwt_issuer
             internal_jwt_audience listen ops_listen node_id log_format tenant_id organization_id
         );
@@ -164,6 +222,6 @@ impl Flags {
             file.nats_url = Secret::new(url);
         }
         file.upstream_url = self.upstream.or(file.upstream_url.take());
-        self.command
+        Ok(self.command)
     }
 }

@@ -8,8 +8,8 @@ use axum::{
     },
     response::Response,
 };
-use mcp_node_core::{Refusal, lease_book::Hint};
-use schemas::{Period, Scope, Timestamp};
+use mcp_node_core::{Refusal, lease_book::Hint, quota_note::scope as scope_name};
+use schemas::{Period, TOOL_CALLS, Timestamp};
 use serde_json::{Value, json, value::RawValue};
 
 use super::FIRST_MODERN;
@@ -18,6 +18,7 @@ use crate::clock;
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const REMAINING: HeaderName = HeaderName::from_static("x-tollbook-remaining");
+const WARNING: HeaderName = HeaderName::from_static("x-tollbook-warning");
 /// The revisions that every server is offered to clients in.
 pub const VERSIONS: [&str; 5] =
     [FIRST_MODERN, "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
@@ -41,15 +42,15 @@ pub fn refuse(refusal: &Refusal, id: Option<&str>) -> Response {
             format!(r#"Bearer realm="tollbook", error="insufficient_scope", scope="{scope}""#);
         headers.insert(WWW_AUTHENTICATE, asked.parse().expect("a scope is visible ASCII"));
     }
-    if let Refusal::RateLimited { per_minute, retry_ms } = refusal {
+    if let Refusal::RateLimited { per_minute, retry_ms, .. } = refusal {
         let (policy, state) = (
             format!(r#""calls";q={per_minute};w=60"#),
             format!(r#""calls";r=0;t={}"#, retry_ms.div_ceil(1_000)),
         );
         put_rate(headers, policy, state);
     }
-    if let Some((limit, _, period)) = refusal.limit() {
-        rate_limit(headers, limit.0, 0, period, now);
+    if let (Some((limit, _, period)), Some(meter)) = (refusal.limit(), refusal.meter()) {
+        rate_limit(headers, meter.as_str(), limit.0, 0, period, now);
     }
     response
 }
@@ -65,7 +66,8 @@ pub fn error(refusal: &Refusal, id: Option<&str>, now: Timestamp) -> Vec<u8> {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#).into_bytes()
 }
 
-fn data(refusal: &Refusal, now: Timestamp) -> Value {
+/// What a program can read of a refusal.
+pub(super) fn data(refusal: &Refusal, now: Timestamp) -> Value {
     let mut data = json!({ "reason": refusal.reason() });
     let mut put = |name: &str, value: Value| data[name] = value;
     if let Some(ms) = refusal.retry_after_ms(now) {
@@ -77,13 +79,30 @@ fn data(refusal: &Refusal, now: Timestamp) -> Value {
         put("resetAt", period.to.to_string().into());
         put("scope", scope_name(scope).into());
     }
+    if let Some(meter) = refusal.meter() {
+        put("meter", meter.as_str().into());
+    }
     match refusal {
         Refusal::KeyPending(why) | Refusal::KeySuspended(why) if !why.is_empty() => {
             put("detail", why.as_str().into());
         }
         Refusal::InsufficientScope(scope) => put("scope", scope.as_str().into()),
-        Refusal::RateLimited { per_minute, .. } => put("perMinute", (*per_minute).into()),
-        Refusal::TooManyRunning(most) => put("concurrent", (*most).into()),
+        Refusal::RateLimited { per_minute, whose, step, .. } => {
+            put("perMinute", (*per_minute).into());
+            put("scope", whose.as_str().into());
+            if *step > 0 {
+                put("backoffStep", (*step).into());
+            }
+        }
+        Refusal::TooManyRunning { most, whose } => {
+            put("concurrent", (*most).into());
+            put("scope", whose.as_str().into());
+        }
+        Refusal::Blocked { retry_ms } => {
+            let end = now.plus_ms(i64::try_from(*retry_ms).unwrap_or(i64::MAX));
+            put("blockedUntil", end.to_string().into());
+            put("scope", "key".into());
+        }
         Refusal::RequestTooLarge(most) => put("maxBytes", (*most).into()),
         Refusal::UnsupportedVersion(requested) => {
             put("supported", json!(VERSIONS));
@@ -94,36 +113,46 @@ fn data(refusal: &Refusal, now: Timestamp) -> Value {
     data
 }
 
-fn scope_name(scope: Scope) -> &'static str {
-    match scope {
-        Scope::Tenant(_) => "tenant",
-        Scope::Project(_) => "project",
-        Scope::Key(_) => "key",
-    }
-}
-
 /// Tells a served caller what is left.
 pub fn hint(headers: &mut HeaderMap, hint: Hint) {
     headers.insert(REMAINING, hint.remaining.into());
-    rate_limit(headers, hint.limit, hint.remaining, hint.period, clock::wall());
+    rate_limit(headers, TOOL_CALLS, hint.limit, hint.remaining, hint.period, clock::wall());
+}
+
+/// Tells a served caller what is left of another meter than calls.
+pub fn hint_of(headers: &mut HeaderMap, meter: &str, hint: Hint) {
+    rate_limit(headers, meter, hint.limit, hint.remaining, hint.period, clock::wall());
+}
+
+/// Warns a served caller of quotas that near their limit.
+pub fn warn(headers: &mut HeaderMap, warning: &str) {
+    headers
+        .insert(WARNING, warning.parse().expect("names, digits and quotes are a header's value"));
 }
 
 /// The fields of draft-ietf-httpapi-ratelimit-headers-11.
-fn rate_limit(headers: &mut HeaderMap, limit: u64, remaining: u64, period: Period, now: Timestamp) {
+fn rate_limit(
+    headers: &mut HeaderMap,
+    meter: &str,
+    limit: u64,
+    remaining: u64,
+    period: Period,
+    now: Timestamp,
+) {
     let seconds = |ms: i64| u64::try_from(ms).unwrap_or(0).div_ceil(1_000);
     let window = seconds(period.to.ms_since(period.from));
     let reset = seconds(period.to.ms_since(now));
     put_rate(
         headers,
-        format!(r#""tool_calls";q={limit};w={window}"#),
-        format!(r#""tool_calls";r={remaining};t={reset}"#),
+        format!(r#""{meter}";q={limit};w={window}"#),
+        format!(r#""{meter}";r={remaining};t={reset}"#),
     );
 }
 
 fn put_rate(headers: &mut HeaderMap, policy: String, state: String) {
     for (name, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, state)] {
-        headers
-            .insert(name, value.parse().expect("quotes, digits and letters are a header's value"));
+        let value = value.parse().expect("quotes, digits and letters are a header's value");
+        headers.append(name, value);
     }
 }
 
@@ -155,7 +184,7 @@ pub fn event(message: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use schemas::{Quantity, TenantId};
+    use schemas::{Quantity, Scope, TenantId};
     use uuid::Uuid;
 
     use super::*;
@@ -164,7 +193,8 @@ mod tests {
     fn an_exhausted_quota_says_everything_that_a_client_needs() {
         let period = Period { from: Timestamp(0), to: clock::wall().plus_ms(60_000) };
         let scope = Scope::Tenant(TenantId(Uuid::nil()));
-        let refusal = Refusal::QuotaExhausted { limit: Quantity(50), scope, period };
+        let meter = schemas::MeterName::tool_calls();
+        let refusal = Refusal::QuotaExhausted { meter, limit: Quantity(50), scope, period };
         let response = refuse(&refusal, Some("\"a\\u0062\""));
         assert_eq!(response.status(), 429);
         let header = |name| response.headers()[name].to_str().unwrap().to_owned();

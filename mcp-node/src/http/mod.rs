@@ -5,6 +5,7 @@
 //! [`Post::admit`] once it knows the session, forwards it, and answers. Over TLS or not is the listener's matter.
 
 pub mod answer;
+mod as_result;
 mod cors;
 mod era;
 mod listen;

@@ -13,7 +13,7 @@ use mcp_node_core::{
     message::{IdKey, read},
 };
 
-use super::{Door, Inbound, answer, era};
+use super::{Door, Inbound, answer, as_result, era};
 use crate::{
     access::Access,
     keys::Known,
@@ -118,7 +118,7 @@ pub(super) async fn serve(door: &Door, inbound: Inbound, body: Body) -> Response
     let shown = lists.then(|| door.access.shown(&inbound.grant(), inbound.is_modern())).flatten();
     let (meter, access) = (door.meter.clone(), door.access.clone());
     let post = Post { inbound, body, kind, meter, access };
-    let said = Said::of(&post);
+    let (said, modern) = (Said::of(&post), post.inbound.is_modern());
     match door.upstream.post(post).await {
         Ok(response) => match shown {
             Some(shown) => shown.of(response, id, door.upstream.max_answer_bytes()).await,
@@ -126,7 +126,13 @@ pub(super) async fn serve(door: &Door, inbound: Inbound, body: Body) -> Response
         },
         Err(refusal) => {
             said.log(door, &refusal);
-            answer::refuse(&refusal, id.as_deref())
+            let as_result = door.meter.refuses_by_results() && as_result::is_for_models(&refusal);
+            match &said.request {
+                Some(id) if as_result && said.tool.is_some() => {
+                    as_result::result(&refusal, id, modern)
+                }
+                id => answer::refuse(&refusal, id.as_deref()),
+            }
         }
     }
 }

@@ -9,11 +9,15 @@
 //! Invariants: a call that was answered as a success has been recorded first; a permit settles exactly once, as
 //! cancelled if it is dropped; nothing is admitted that could not be recorded.
 
+mod admit;
+mod backoff;
+mod bounds;
 mod permit;
+mod plans;
 mod refusals;
+mod settings;
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -21,21 +25,15 @@ use std::{
     time::Duration,
 };
 
-use mcp_node_core::{
-    Action, Refusal, Take, Unit, gate,
-    lease_book::{Needs, one_call},
-    message::LONGEST_NAME,
-};
+use mcp_node_core::{Action, Refusal, gate, message::LONGEST_NAME};
 use parking_lot::Mutex;
-use schemas::{
-    KeyId, KeyState, LeaseAnswer, LeaseId, LeaseRefusal, Record, secret::is_well_formed,
-};
+use schemas::{KeyId, KeyState, LeaseAnswer, Record, secret::is_well_formed};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-pub use self::permit::Permit;
-use self::refusals::Refusals;
+pub(crate) use self::backoff::Behaviour;
+use self::{bounds::Bounds, plans::Plans, refusals::Refusals};
+pub use self::{permit::Permit, settings::MeterSettings};
 use crate::{
     ask::{Asked, Askers},
     clock::Clock,
@@ -82,13 +80,16 @@ pub(crate) struct Shared {
     pub clock: Clock,
     pub askers: Askers,
     pub refusals: Refusals,
-    /// What a call may count for.
-    needs: Needs,
+    plans: Plans,
+    pub bounds: Bounds,
+    /// When a meter that could not be read was last told of. Unit: milliseconds.
+    pub told_of_meters_ms: AtomicU64,
     pub in_flight: AtomicU64,
     pub settled: Notify,
     ticking: Mutex<Vec<Arc<Known>>>,
     draining: AtomicBool,
     pub labels: Labels,
+    pub settings: MeterSettings,
     /// Raised when the node must stop: its epoch has ended elsewhere, or another process is this node.
     pub fenced: CancellationToken,
 }
@@ -99,6 +100,7 @@ impl Meter {
         askers: Askers,
         fenced: CancellationToken,
         labels: Labels,
+        settings: MeterSettings,
     ) -> Self {
         let shared = Shared {
             keys: Keys::default(),
@@ -106,12 +108,15 @@ impl Meter {
             clock: Clock::default(),
             askers,
             refusals: Refusals::default(),
-            needs: one_call(),
+            plans: Plans::new(settings.metering.clone()),
+            bounds: Bounds::new(&settings),
+            told_of_meters_ms: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             settled: Notify::new(),
             ticking: Mutex::default(),
             draining: AtomicBool::new(false),
             labels,
+            settings,
             fenced,
         };
         Self { shared: Arc::new(shared) }
@@ -172,11 +177,12 @@ impl Meter {
         if call.tool.len() > LONGEST_NAME {
             return Err(Refusal::InvalidParams("The tool's name is too long."));
         }
+        let plan = self.shared.plans.of(call.tool);
         let mut deadline = None;
         loop {
             let changed = known.changed.notified();
             let state = known.state();
-            let (why, wait) = match self.shared.try_take(known, &state, call)? {
+            let (why, wait) = match self.shared.try_take(known, &state, call, &plan)? {
                 Ok(permit) => return Ok(permit),
                 Err(waits) => waits,
             };
@@ -196,6 +202,12 @@ impl Meter {
     /// Records that a call was refused by a rule that the meter does not know.
     pub fn refused(&self, known: &Known, tool: &str, refusal: &Refusal) {
         self.shared.note_refused(&known.state(), tool, refusal);
+    }
+
+    /// Whether a call that may not come now is told so by a result that failed.
+    #[must_use]
+    pub fn refuses_by_results(&self) -> bool {
+        self.shared.settings.refuse_by_results
     }
 
     /// Who runs this node.
@@ -260,74 +272,14 @@ impl Meter {
             count += 1;
             if count.is_multiple_of(5) {
                 self.shared.refusals.flush(&self.shared.spool);
+                self.shared.bounds.sweep(self.shared.clock.now().mono_ms);
                 self.shared.measure();
             }
         }
     }
 }
 
-/// A refusal that may change: why, and after how long to try again (`None` = when something changes).
-type Waits = (Refusal, Option<Duration>);
-
 impl Shared {
-    fn try_take(
-        self: &Arc<Self>,
-        known: &Arc<Known>,
-        state: &Arc<KeyState>,
-        call: Call<'_>,
-    ) -> Result<Result<Permit, Waits>, Refusal> {
-        let now = self.clock.now();
-        gate::check_key(state, now.wall)?;
-        if !call.tool.is_empty() {
-            gate::check_tool(state, call.tool)?;
-        }
-        if self.draining.load(Ordering::Relaxed) {
-            return Err(Refusal::Draining);
-        }
-        if !self.spool.accepts() {
-            return Err(Refusal::CannotRecord);
-        }
-        let mut actions = Vec::new();
-        let (take, limits) = {
-            let mut book = known.book.lock();
-            let take = book.take(now, &self.needs, || LeaseId(Uuid::now_v7()), &mut actions);
-            (take, book.rate())
-        };
-        self.perform(known, actions);
-        match take {
-            Take::Unit(unit) => {
-                if let Some(limits) = limits {
-                    let taken = known.rate.lock().take(now.mono_ms, limits);
-                    if let Err(too_fast) = taken {
-                        self.give_back(known, unit);
-                        return Err(Refusal::of_rate(too_fast, limits));
-                    }
-                }
-                let rated = limits.is_some();
-                Ok(Ok(Permit::new(self, known, state, unit, call, now, rated)))
-            }
-            Take::Wait => Ok(Err((Refusal::LedgerUnreachable, None))),
-            Take::Refused { why, retry_ms } => {
-                let refusal = Refusal::of_ledger(&why, retry_ms);
-                match why {
-                    LeaseRefusal::UnitsHeld { .. }
-                    | LeaseRefusal::RateHeld { .. }
-                    | LeaseRefusal::KeyNotActive => {
-                        Ok(Err((refusal, Some(Duration::from_millis(retry_ms)))))
-                    }
-                    _ => Err(refusal),
-                }
-            }
-        }
-    }
-
-    /// A unit that was taken for nothing.
-    fn give_back(self: &Arc<Self>, known: &Arc<Known>, unit: Unit) {
-        let mut actions = Vec::new();
-        known.book.lock().settle(unit, &BTreeMap::new(), &mut actions);
-        self.perform(known, actions);
-    }
-
     /// Carries out what a key's leases ask for.
     pub(crate) fn perform(self: &Arc<Self>, known: &Arc<Known>, actions: Vec<Action>) {
         for action in actions {

@@ -6,10 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mcp_node_core::{Now, Unit, billable, lease_book::Hint};
-use schemas::{KeyId, KeyState, Outcome, Record, Timestamp, UsageEvent};
+use mcp_node_core::{
+    Now, Unit,
+    lease_book::Hint,
+    metering::{Measured, Plan, ResultAt},
+    quota_note::QuotaNote,
+};
+use schemas::{KeyId, KeyState, MeterName, Outcome, Quantity, Record, Timestamp, UsageEvent};
 
-use super::{Call, Shared};
+use super::{Call, Shared, bounds::Taken};
 use crate::{keys::Known, spool::CannotRecord};
 
 /// One admitted call. Dropped without an outcome it counts as cancelled, which is free.
@@ -18,10 +23,14 @@ pub struct Permit {
     shared: Arc<Shared>,
     known: Arc<Known>,
     state: Arc<KeyState>,
+    /// What it takes of a lease; absent = it needs nothing of one.
     unit: Option<Unit>,
-    /// It counts among the calls that run, for the key's rate.
-    rated: bool,
-    hint: Option<Hint>,
+    /// It is not settled yet.
+    open: bool,
+    plan: Arc<Plan>,
+    /// What it takes of the bounds on calls.
+    taken: Taken,
+    note: QuotaNote,
     at: Timestamp,
     began: Instant,
     method: &'static str,
@@ -32,24 +41,32 @@ pub struct Permit {
 }
 
 impl Permit {
+    #[expect(clippy::too_many_arguments, reason = "one caller, which has just got them all")]
     pub(super) fn new(
         shared: &Arc<Shared>,
         known: &Arc<Known>,
         state: &Arc<KeyState>,
-        unit: Unit,
+        mut unit: Option<Unit>,
         call: Call<'_>,
         now: Now,
-        rated: bool,
+        plan: &Arc<Plan>,
+        taken: Taken,
     ) -> Self {
         shared.in_flight.fetch_add(1, Ordering::AcqRel);
         Self {
             shared: shared.clone(),
             known: known.clone(),
             state: state.clone(),
-            hint: unit.hint,
-            at: unit.at(now.wall),
-            unit: Some(unit),
-            rated,
+            note: unit.as_mut().map_or_else(QuotaNote::default, |unit| QuotaNote {
+                hint: unit.hint,
+                others: std::mem::take(&mut unit.others),
+                notices: unit.notices.take(),
+            }),
+            at: unit.as_ref().map_or(now.wall, |unit| unit.at(now.wall)),
+            unit,
+            open: true,
+            plan: plan.clone(),
+            taken,
             began: Instant::now(),
             method: call.method,
             tool: call.tool.to_owned(),
@@ -62,7 +79,19 @@ impl Permit {
     /// What is left of the caller's quota, if it is limited.
     #[must_use]
     pub fn hint(&self) -> Option<Hint> {
-        self.hint
+        self.note.hint
+    }
+
+    /// What the caller is told of its quotas.
+    #[must_use]
+    pub fn note(&self) -> QuotaNote {
+        self.note.clone()
+    }
+
+    /// Whether the answer's `_meta` says it too.
+    #[must_use]
+    pub fn tells_in_meta(&self) -> bool {
+        self.shared.settings.quota_meta
     }
 
     /// Whose call it is.
@@ -84,35 +113,61 @@ impl Permit {
     /// # Errors
     /// It could not be recorded: the answer must not be delivered.
     pub fn settle(mut self, outcome: Outcome, bytes_out: u64) -> Result<(), CannotRecord> {
-        self.settle_once(outcome, bytes_out)
+        self.settle_once(outcome, bytes_out, None)
     }
 
-    fn settle_once(&mut self, outcome: Outcome, bytes_out: u64) -> Result<(), CannotRecord> {
-        let Some(unit) = self.unit.take() else { return Ok(()) };
-        let (quantities, duration) = (billable::quantities(outcome), self.began.elapsed());
-        let event = Record::Usage(UsageEvent {
+    /// As [`Permit::settle`], with the answer: meters may be read from the result in it, which lies at `at`.
+    ///
+    /// # Errors
+    /// It could not be recorded: the answer must not be delivered.
+    pub fn settle_by(
+        mut self,
+        outcome: Outcome,
+        answer: &[u8],
+        at: ResultAt,
+    ) -> Result<(), CannotRecord> {
+        self.settle_once(outcome, answer.len() as u64, Some((answer, at)))
+    }
+
+    fn settle_once(
+        &mut self,
+        outcome: Outcome,
+        bytes_out: u64,
+        answer: Option<(&[u8], ResultAt)>,
+    ) -> Result<(), CannotRecord> {
+        if !std::mem::take(&mut self.open) {
+            return Ok(());
+        }
+        let duration = self.began.elapsed();
+        let measured = Measured { answer, bytes_in: self.bytes_in, bytes_out, duration };
+        let quantities = self.measure(outcome, &measured);
+        let event = UsageEvent {
             at: self.at,
             tenant: self.state.tenant,
             project: self.state.project,
             key: self.state.key,
-            lease: Some(unit.lease),
+            lease: self.unit.as_ref().map(|unit| unit.lease),
             method: self.method.to_owned(),
             tool: self.tool.clone(),
             outcome,
-            quantities: quantities.clone(),
+            quantities,
             duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
             bytes_in: self.bytes_in,
             bytes_out,
-        });
-        let recorded = self.shared.spool.append(self.state.shard, &event);
+        };
+        let record = Record::Usage(event);
+        let recorded = self.shared.spool.append(self.state.shard, &record);
         // Recorded first, settled then: the closing of the lease must stand behind all its events.
-        let counted = if recorded.is_ok() { quantities } else { BTreeMap::new() };
-        if self.rated {
-            self.known.rate.lock().done();
+        let counted = match record {
+            Record::Usage(event) if recorded.is_ok() => event.quantities,
+            _ => BTreeMap::new(),
+        };
+        self.shared.bounds.done(&self.known, self.taken);
+        if let Some(unit) = self.unit.take() {
+            let mut actions = Vec::new();
+            self.known.book.lock().settle(unit, &counted, &mut actions);
+            self.shared.perform(&self.known, actions);
         }
-        let mut actions = Vec::new();
-        self.known.book.lock().settle(unit, &counted, &mut actions);
-        self.shared.perform(&self.known, actions);
         self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.shared.settled.notify_waiters();
         let outcome = if recorded.is_ok() { name(outcome) } else { "not_recorded" };
@@ -123,6 +178,39 @@ impl Permit {
 }
 
 impl Permit {
+    /// What the call counts for, as far as its lease bears it.
+    fn measure(
+        &mut self,
+        outcome: Outcome,
+        measured: &Measured<'_>,
+    ) -> BTreeMap<MeterName, Quantity> {
+        let (mut counted, problems) = self.plan.count(outcome, measured);
+        for (meter, problem) in problems {
+            self.report(meter.as_str(), problem.as_str(), 0);
+        }
+        if self.plan.measures()
+            && let Some(unit) = &mut self.unit
+        {
+            let struck = self.known.book.lock().cover(unit, &mut counted);
+            if struck > 0 {
+                self.report("", "over_reserve", struck);
+            }
+        }
+        counted
+    }
+
+    /// Says that a meter counts less than it should: all of it in a metric, one line a second.
+    fn report(&self, meter: &str, problem: &'static str, units: u64) {
+        metrics::counter!("mcp_meter_problems_total", "problem" => problem).increment(1);
+        metrics::counter!("mcp_meter_units_not_counted_total").increment(units);
+        let now_ms = self.shared.clock.now().mono_ms;
+        let told_ms = self.shared.told_of_meters_ms.load(Ordering::Relaxed);
+        if told_ms == 0 || now_ms.saturating_sub(told_ms) >= 1_000 {
+            self.shared.told_of_meters_ms.store(now_ms.max(1), Ordering::Relaxed);
+            tracing::warn!(tool = self.tool, meter, problem, units, "A meter cannot be counted");
+        }
+    }
+
     /// One line a call. Those that went well are many, and told only to who asks for them.
     fn log(&self, status: &'static str, duration: Duration) {
         let organization = self.shared.labels.organization.as_deref();
@@ -146,7 +234,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Err(error) = self.settle_once(Outcome::Cancelled, 0) {
+        if let Err(error) = self.settle_once(Outcome::Cancelled, 0, None) {
             tracing::warn!(%error, "A cancelled call was not recorded");
         }
     }

@@ -3,29 +3,28 @@
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use futures::stream;
-use mcp_node_core::lease_book::Hint;
 use tokio::sync::{mpsc, oneshot};
 
-use super::FRAMES;
-use crate::http::answer;
+use super::{FRAMES, told::Told};
 
 /// A client, as long as it listens.
 pub struct Client {
     head: Option<oneshot::Sender<Response>>,
     frames: Option<mpsc::Sender<Bytes>>,
-    hint: Option<Hint>,
+    /// What it is told with its answer.
+    pub told: Told,
 }
 
 impl Client {
-    pub fn new(hint: Option<Hint>) -> (Self, oneshot::Receiver<Response>) {
+    pub fn new(told: Told) -> (Self, oneshot::Receiver<Response>) {
         let (head, response) = oneshot::channel();
-        (Self { head: Some(head), frames: None, hint }, response)
+        (Self { head: Some(head), frames: None, told }, response)
     }
 
     /// Answers whole, if nothing was answered yet.
     pub fn respond(&mut self, mut response: Response) {
-        if let Some(hint) = self.hint.filter(|_| response.status().is_success()) {
-            answer::hint(response.headers_mut(), hint);
+        if response.status().is_success() {
+            self.told.put(response.headers_mut());
         }
         if let Some(head) = self.head.take() {
             drop(head.send(response)); // Given back only when the client is gone.

@@ -12,6 +12,7 @@ mod slot;
 mod stamp;
 pub mod stdio;
 mod tasks;
+pub(crate) mod told;
 
 use std::{sync::Arc, time::Duration};
 

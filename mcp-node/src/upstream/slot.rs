@@ -8,8 +8,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use mcp_node_core::billable;
-use mcp_node_core::message::Answer;
+use mcp_node_core::{billable, message::Answer, metering::ResultAt};
 use parking_lot::Mutex;
 use schemas::Outcome;
 use tokio::sync::Notify;
@@ -47,9 +46,16 @@ impl Slot {
     /// # Errors
     /// It could not be recorded, now or before: the answer must not be delivered.
     pub fn settle(&self, outcome: Outcome, bytes_out: u64) -> Result<(), CannotRecord> {
+        self.settle_open(|permit| permit.settle(outcome, bytes_out))
+    }
+
+    fn settle_open(
+        &self,
+        settle: impl FnOnce(Permit) -> Result<(), CannotRecord>,
+    ) -> Result<(), CannotRecord> {
         let mut state = self.state.lock();
         let result = match state.take() {
-            Some(State::Open(permit)) => permit.settle(outcome, bytes_out),
+            Some(State::Open(permit)) => settle(permit),
             Some(State::Settled(result)) => result,
             None => Ok(()),
         };
@@ -67,7 +73,7 @@ impl Slot {
         {
             self.tasks.made(permit.key(), permit.tool(), message);
         }
-        self.settle(outcome, message.len() as u64)
+        self.settle_open(|permit| permit.settle_by(outcome, message, ResultAt::Answer))
     }
 
     pub fn is_settled(&self) -> bool {

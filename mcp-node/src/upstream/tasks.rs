@@ -106,7 +106,8 @@ impl Asked {
         let origin = Origin { connection: self.connection, request: &self.request };
         let call = Call { method: self.method, tool: &task.tool, bytes_in: self.bytes_in, origin };
         let permit = self.meter.admit(&self.caller, call).await?;
-        permit.settle(Outcome::Success, message.len() as u64).map_err(|_| Refusal::CannotRecord)?;
+        let at = task::result_at(self.method, message);
+        permit.settle_by(Outcome::Success, message, at).map_err(|_| Refusal::CannotRecord)?;
         *counted = true;
         Ok(())
     }

@@ -277,3 +277,18 @@ async fn streams_of_the_server_end_when_the_node_stops() {
     assert!(rest.is_ok(), "the stream has an end");
     rig.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_sent_again_is_a_call_and_its_idempotency_key_goes_on() {
+    let (rig, server) = with_server().await;
+    let key = rig.ledger().key(SECRET, Some(10)).await;
+    until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
+    let caller = rig.caller(SECRET).with("idempotency-key", "once");
+    for _ in 0..2 {
+        assert_eq!(caller.called(1, "success", json!({})).await.0, 200);
+        assert_eq!(server.last().headers["idempotency-key"], "once", "the server may honour it");
+    }
+    assert_eq!(server.sent.lock().len(), 2, "both were run");
+    until("both are counted", || rig.ledger().consumed(&key) == 2).await;
+    rig.stop().await;
+}

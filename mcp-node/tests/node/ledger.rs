@@ -15,8 +15,9 @@ use parking_lot::Mutex;
 use runtime::nats::{Bucket, Nats, Reader, Stream, ensure_bucket, ensure_stream};
 use schemas::{
     Epoch, KeyDigest, KeyId, KeyState, KeyStatus, Lease, LeaseAnswer, LeaseAsk, LeaseId,
-    LeaseRefusal, LeaseReply, LeaseRequest, MeterName, NodeId, Period, ProjectId, Quantity, Record,
-    Scope, Shard, Share, TenantId, UsageBatch, Watermark, lease::LeaseRecall, subject,
+    LeaseRefusal, LeaseReply, LeaseRequest, MeterName, NodeId, Notice, Period, ProjectId, Quantity,
+    Record, Reserve, Scope, Shard, Share, TenantId, UsageBatch, Watermark, lease::LeaseRecall,
+    subject,
 };
 use uuid::Uuid;
 
@@ -38,14 +39,30 @@ struct Books {
 
 struct Key {
     state: KeyState,
-    limit: Option<u64>,
+    /// What was counted, limited or not.
+    counted: BTreeMap<MeterName, u64>,
+    quotas: BTreeMap<MeterName, Quota>,
+    notices: Vec<Notice>,
+}
+
+#[derive(Default)]
+struct Quota {
+    limit: u64,
     consumed: u64,
     outstanding: u64,
+    /// `None` = one that began a while ago and ends in a while, whenever it is asked for.
+    period: Option<Period>,
+}
+
+impl Quota {
+    fn left(&self) -> u64 {
+        self.limit - self.consumed - self.outstanding
+    }
 }
 
 struct Open {
     lease: Lease,
-    spent: u64,
+    spent: BTreeMap<MeterName, u64>,
 }
 
 /// One record and where it stood.
@@ -115,10 +132,25 @@ impl Ledger {
             as_of: 0,
         };
         change(&mut state);
-        let key = Key { state: state.clone(), limit, consumed: 0, outstanding: 0 };
+        let quota = limit.map(|limit| Quota { limit, ..Quota::default() });
+        let quotas = quota.map(|quota| (MeterName::tool_calls(), quota)).into_iter().collect();
+        let (counted, notices) = (BTreeMap::new(), vec![]);
+        let key = Key { state: state.clone(), counted, quotas, notices };
         self.books.lock().keys.insert(state.key, key);
         self.put(&mut state).await;
         state
+    }
+
+    /// Limits a meter of the key, hard; `period` = which, if it matters. To be said before the key is used.
+    pub fn limit(&self, key: &KeyState, meter: &str, limit: u64, period: Option<Period>) {
+        let quota = Quota { limit, period, ..Quota::default() };
+        let mut books = self.books.lock();
+        books.keys.get_mut(&key.key).unwrap().quotas.insert(meter.parse().unwrap(), quota);
+    }
+
+    /// What leases of the key say of quotas that near their limit, from now on.
+    pub fn warn(&self, key: &KeyState, notices: Vec<Notice>) {
+        self.books.lock().keys.get_mut(&key.key).unwrap().notices = notices;
     }
 
     /// Publishes a state, newer than all before.
@@ -155,12 +187,18 @@ impl Ledger {
 
     /// What was counted for the key.
     pub fn consumed(&self, key: &KeyState) -> u64 {
-        self.books.lock().keys[&key.key].consumed
+        self.used(key, "tool_calls")
+    }
+
+    /// What was counted of a meter.
+    pub fn used(&self, key: &KeyState, meter: &str) -> u64 {
+        let books = self.books.lock();
+        books.keys[&key.key].counted.get(&meter.parse().unwrap()).copied().unwrap_or(0)
     }
 
     /// Units that leases of the key still hold.
     pub fn outstanding(&self, key: &KeyState) -> u64 {
-        self.books.lock().keys[&key.key].outstanding
+        self.books.lock().keys[&key.key].quotas.values().map(|quota| quota.outstanding).sum()
     }
 
     /// Whether it has read everything that the spool holds.
@@ -251,31 +289,25 @@ impl Books {
             return refused(LeaseRefusal::KeyNotActive);
         }
         let mut shares = vec![];
-        if let Some(limit) = key.limit {
-            let left = limit - key.consumed - key.outstanding;
-            let (meter, scope, limit) =
-                (MeterName::tool_calls(), Scope::Key(ask.key), Quantity(limit));
-            if left == 0 && key.outstanding > 0 {
-                return refused(LeaseRefusal::UnitsHeld {
-                    meter,
-                    scope,
-                    limit,
-                    period,
-                    retry_ms: 50,
-                });
-            }
-            if left == 0 {
+        for (meter, quota) in &key.quotas {
+            let reserve = Reserve { per_call: Quantity(1), want: ask.want };
+            let reserve = ask.reserve.get(meter).copied().unwrap_or(reserve);
+            let (per_call, left) = (reserve.per_call.0, quota.left());
+            let (meter, scope, limit) = (meter.clone(), Scope::Key(ask.key), Quantity(quota.limit));
+            let period = quota.period.unwrap_or(period);
+            if quota.limit - quota.consumed < per_call {
                 return refused(LeaseRefusal::QuotaExhausted { meter, scope, limit, period });
             }
-            let units = ask.want.0.min(most).min(left.div_ceil(4));
-            key.outstanding += units;
-            shares.push(Share {
-                meter,
-                units: Quantity(units),
-                left: Quantity(left - units),
-                limit,
-                period,
-            });
+            if left < per_call {
+                let retry_ms = 50;
+                return refused(LeaseRefusal::UnitsHeld { meter, scope, limit, period, retry_ms });
+            }
+            let units = reserve.want.0.min(most).min(left.div_ceil(4)).max(per_call);
+            let (units, left) = (Quantity(units), Quantity(left - units));
+            shares.push(Share { meter, units, left, limit, period });
+        }
+        for share in &shares {
+            key.quotas.get_mut(&share.meter).unwrap().outstanding += share.units.0;
         }
         let lease = Lease {
             lease: ask.lease,
@@ -288,9 +320,10 @@ impl Books {
             expires_at: now.plus_ms(ttl_ms),
             shares,
             rate: key.state.rate,
-            notices: vec![],
+            notices: key.notices.clone(),
         };
-        self.leases.insert(ask.lease, Open { lease: lease.clone(), spent: 0 });
+        let open = Open { lease: lease.clone(), spent: BTreeMap::new() };
+        self.leases.insert(ask.lease, open);
         let answer = LeaseAnswer::Granted(lease);
         self.answers.insert(ask.lease, answer.clone());
         answer
@@ -298,10 +331,14 @@ impl Books {
 
     /// Keys that someone asks for while their units are held.
     fn recalls(&self, request: &LeaseRequest) -> Vec<KeyState> {
-        let asked = request.asks.iter().map(|ask| &self.keys[&ask.key]);
-        let short = asked
-            .filter(|key| key.outstanding > 0 && key.limit == Some(key.consumed + key.outstanding));
-        short.map(|key| key.state.clone()).collect()
+        let is_short = |ask: &&LeaseAsk| {
+            self.keys[&ask.key].quotas.iter().any(|(meter, quota)| {
+                let per_call = ask.reserve.get(meter).map_or(1, |reserve| reserve.per_call.0);
+                quota.outstanding > 0 && quota.left() < per_call
+            })
+        };
+        let short = request.asks.iter().filter(is_short);
+        short.map(|ask| self.keys[&ask.key].state.clone()).collect()
     }
 
     fn count(&mut self, batch: UsageBatch) {
@@ -318,34 +355,35 @@ impl Books {
     fn fold(&mut self, epoch: Epoch, shard: Shard, record: &Record) {
         match record {
             Record::Usage(event) => {
-                let counted =
-                    event.quantities.get(&MeterName::tool_calls()).map_or(0, |units| units.0);
                 // A test that only publishes has no leases.
                 let Some(open) = event.lease.and_then(|lease| self.leases.get_mut(&lease)) else {
                     return;
                 };
-                open.spent += counted;
                 assert!(
                     (open.lease.granted_at..open.lease.expires_at).contains(&event.at),
                     "{event:?}"
                 );
                 let key = self.keys.get_mut(&event.key).unwrap();
-                key.consumed += counted;
-                if let Some(share) = open.lease.shares.first() {
-                    assert!(open.spent <= share.units.0, "overspent: {:?}", open.lease);
-                    key.outstanding -= counted;
-                    assert!(key.consumed + key.outstanding <= key.limit.unwrap());
+                for (meter, Quantity(counted)) in &event.quantities {
+                    *key.counted.entry(meter.clone()).or_default() += counted;
+                    let Some(share) = open.lease.share(meter) else { continue };
+                    let spent = open.spent.entry(meter.clone()).or_default();
+                    *spent += counted;
+                    assert!(*spent <= share.0, "overspent: {:?}", open.lease);
+                    let quota = key.quotas.get_mut(meter).unwrap();
+                    quota.outstanding -= counted;
+                    quota.consumed += counted;
+                    assert!(quota.consumed + quota.outstanding <= quota.limit);
                 }
             }
             Record::LeaseClosed { lease, spent, .. } => {
                 let open =
                     self.leases.remove(lease).expect("closed once, and only what was granted");
-                let said = spent.get(&MeterName::tool_calls()).map(|units| units.0);
-                assert_eq!(
-                    said,
-                    open.lease.shares.first().map(|_| open.spent),
-                    "what it says was spent"
-                );
+                let counted = open.lease.shares.iter().map(|share| {
+                    let spent = open.spent.get(&share.meter).copied().unwrap_or(0);
+                    (share.meter.clone(), Quantity(spent))
+                });
+                assert_eq!(*spent, counted.collect(), "what it says was spent");
                 self.free(&open);
             }
             Record::EpochEnded => {
@@ -363,7 +401,10 @@ impl Books {
     }
 
     fn free(&mut self, open: &Open) {
-        let units = open.lease.shares.first().map_or(0, |share| share.units.0 - open.spent);
-        self.keys.get_mut(&open.lease.key).unwrap().outstanding -= units;
+        let key = self.keys.get_mut(&open.lease.key).unwrap();
+        for share in &open.lease.shares {
+            let spent = open.spent.get(&share.meter).copied().unwrap_or(0);
+            key.quotas.get_mut(&share.meter).unwrap().outstanding -= share.units.0 - spent;
+        }
     }
 }

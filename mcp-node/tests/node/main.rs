@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::needless_pass_by_value, reason = "a test reads better without `&json!`")]
 
+mod backoff;
 mod bridge;
 mod calls;
 mod clients;
@@ -11,9 +12,12 @@ mod door;
 mod embedded;
 mod http_server;
 mod ledger;
+mod limits;
+mod meters;
 mod process;
 mod publish;
 mod quota;
+mod quota_told;
 mod rig;
 mod server;
 mod smuggling;

@@ -344,3 +344,68 @@ async fn settings_that_contradict_each_other_stop_the_start() {
         assert!(!said.contains("hush"), "{said}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_counted_can_be_said_in_the_file_and_in_flags() {
+    let (world, server) = (World::start().await, Server::start().await);
+    let key = world.ledger.key(SECRET, None).await;
+    let file = world.folder.path().join("node.toml");
+    let text = r#"
+        refuse_as = "result"
+        tenant_per_minute = 60000
+        [[meter]]
+        name = "bytes"
+        from = "bytes_in"
+        tools = ["succ*"]
+        reserve = 1000
+        [weights]
+        "success" = 2
+        "events" = 7
+    "#;
+    std::fs::write(&file, text).unwrap();
+    let (file, url) = (file.to_string_lossy().into_owned(), server.url());
+    let tokens = r#"{ name = "tokens", from = "/_meta/usage/tokens", reserve = 10 }"#;
+    let args = ["--config", &file, "--upstream", &url, "--weight", "events=3"];
+    let process = Process::start(&world, &args).await;
+    let caller = process.caller(SECRET);
+    known(&caller).await;
+    let size = crate::rig::call(1, "success", json!({})).len() as u64;
+    assert_eq!(caller.called(1, "success", json!({})).await.0, 200);
+    assert_eq!(caller.called(2, "events", json!({})).await.0, 200);
+    until("both are counted", || world.ledger.used(&key, "tool_calls") == 5).await;
+    assert_eq!(world.ledger.used(&key, "bytes"), size);
+    assert_eq!(process.stop().await, Some(0));
+
+    let args = ["--config", &file, "--upstream", &url, "--meter", tokens];
+    let process = Process::start(&world, &args).await;
+    let caller = process.caller(SECRET);
+    known(&caller).await;
+    assert_eq!(caller.called(3, "tokens_9", json!({})).await.0, 200);
+    until("it is counted", || world.ledger.used(&key, "tokens") == 9).await;
+    assert_eq!(world.ledger.used(&key, "bytes"), size, "the flag stands in the place of the file");
+    assert_eq!(process.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn what_is_counted_must_make_sense() {
+    for (variable, text, said) in [
+        (
+            "MCP_METER",
+            r#"[{name="tokens",from="/a",reserve=0}]"#,
+            "the reserve of the meter `tokens`",
+        ),
+        ("MCP_METER", r#"[{name="tokens",from="a",reserve=1}]"#, "`a` is neither"),
+        ("MCP_METER", r#"[{name="tool_calls",from="/a",reserve=1}]"#, "`tool_calls` is configured"),
+        ("MCP_WEIGHTS", r#"{"search*"=2000000}"#, "the weight of `search*`"),
+        ("MCP_REFUSE_AS", "silence", "refuse_as"),
+        ("MCP_QUOTA_META", "maybe", "quota_meta"),
+        ("MCP_BLOCK_MS", "1", "block_ms"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-node"));
+        command.args(["--upstream", "http://127.0.0.1:1/"]).env(variable, text);
+        let out = command.output().await.unwrap();
+        let told = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{variable}={text}");
+        assert!(told.contains(said), "{told}");
+    }
+}

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Full;
 use mcp_node::{
-    Node, NodeSettings,
+    MeterSettings, Node, NodeSettings,
     access::Access,
     http::{Door, DoorSettings, Doorway, ListenSettings, Tls, listen, listen_over, router},
     labels::Labels,
@@ -127,10 +127,25 @@ impl Rig {
         access: Access,
         signer: Option<Arc<Signer>>,
     ) -> Self {
+        Self::start_whole(world, upstream, MeterSettings::default(), access, signer).await
+    }
+
+    /// With a say in what is counted and bounded.
+    pub async fn start_metering(world: World, upstream: Upstream, settings: MeterSettings) -> Self {
+        Self::start_whole(world, upstream, settings, Access::default(), None).await
+    }
+
+    async fn start_whole(
+        world: World,
+        upstream: Upstream,
+        settings: MeterSettings,
+        access: Access,
+        signer: Option<Arc<Signer>>,
+    ) -> Self {
         let access = Arc::new(access);
         // A client of its own: a node shares no connection with the ledger.
         let nats = nats::connect(&world.server.url(), "node").await.unwrap();
-        let node = Node::start(&world.spool(), &nats).await.unwrap();
+        let node = Node::start_with(&world.spool(), settings, &nats).await.unwrap();
         let (address, upstream, closing) =
             open_door_with(&node, upstream, access.clone(), signer.clone()).await;
         Self { world, node, upstream, access, signer, address, closing }

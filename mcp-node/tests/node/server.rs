@@ -222,6 +222,14 @@ async fn tool(server: &Server, name: &str, id: &Value) -> Response {
         "events_without_answer" => with_type("text/event-stream", "id: 1\ndata:\n\n"),
         "stream" => with_type("text/event-stream", server.open()),
         "never" => std::future::pending().await,
+        // `tokens_7` says that it took 7 tokens; what stands behind the line is put in as it is.
+        tokens if tokens.starts_with("tokens_") => {
+            let used = &tokens["tokens_".len()..];
+            let meta = format!(r#"{{"usage":{{"tokens":{used}}}}}"#);
+            let result = format!(r#"{{"content":[],"_meta":{meta}}}"#);
+            let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
+            with_type("application/json", body)
+        }
         other => panic!("no tool {other}"),
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant, for each meter that it limits: `spent + taken by calls in flight + left = units`. It is done with
 //! exactly once, when nothing is in flight and nothing more will be taken.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use schemas::{Lease, LeaseId, MeterName, Notice, Quantity, RateLimits, TOOL_CALLS, Timestamp};
 
@@ -26,7 +26,7 @@ pub(super) struct Held {
     /// One a meter that it limits.
     limits: Vec<Limit>,
     pub rate: Option<RateLimits>,
-    pub notices: Vec<Notice>,
+    pub notices: Option<Arc<[Notice]>>,
     in_flight: u64,
     /// Nothing more is taken from it.
     pub closing: bool,
@@ -62,7 +62,7 @@ impl Held {
             ttl_ms,
             limits: limits.collect(),
             rate: lease.rate,
-            notices: lease.notices.clone(),
+            notices: (!lease.notices.is_empty()).then(|| lease.notices.clone().into()),
             in_flight: 0,
             closing: false,
         }
@@ -84,6 +84,17 @@ impl Held {
 
     pub fn hint(&self) -> Option<Hint> {
         self.of_calls().map(|limit| limit.hint)
+    }
+
+    /// What is left of the meters besides `tool_calls` that it limits.
+    pub fn other_hints(&self) -> impl Iterator<Item = (&MeterName, Hint)> {
+        let others = self.limits.iter().filter(|limit| limit.meter.as_str() != TOOL_CALLS);
+        others.map(|limit| (&limit.meter, limit.hint))
+    }
+
+    /// Units of a meter that can still be taken; 0 = it has none, or does not limit it.
+    pub fn left_of(&self, meter: &MeterName) -> u64 {
+        self.limits.iter().find(|limit| limit.meter == *meter).map_or(0, |limit| limit.left)
     }
 
     /// Whether what is left of every meter is enough for such a call.
@@ -122,18 +133,54 @@ impl Held {
             granted_at: self.granted_at,
             expires_at: self.expires_at,
             needs: needs.clone(),
+            more: Vec::new(),
             hint,
+            others: Vec::new(),
+            notices: None,
         })
     }
 
+    /// See [`super::LeaseBook::cover`].
+    pub fn cover(
+        &mut self,
+        needs: &[Need],
+        more: &mut Vec<(usize, u64)>,
+        counted: &mut BTreeMap<MeterName, Quantity>,
+    ) -> u64 {
+        let mut struck = 0u64;
+        for (place, need) in needs.iter().enumerate() {
+            let limit = self.limits.iter_mut().find(|limit| limit.meter == need.meter);
+            let (Some(limit), Some(units)) = (limit, counted.get_mut(&need.meter)) else {
+                continue;
+            };
+            let beyond = units.0.saturating_sub(need.units);
+            if beyond == 0 {
+                continue;
+            }
+            let taken = beyond.min(limit.left);
+            limit.left -= taken;
+            more.push((place, taken));
+            units.0 = need.units + taken;
+            struck = struck.saturating_add(beyond - taken);
+        }
+        struck
+    }
+
     /// What was taken for a call came back: what it counted for is spent, the rest is as if it had never been taken.
-    pub fn settle(&mut self, needs: &[Need], counted: &BTreeMap<MeterName, Quantity>) {
+    pub fn settle(
+        &mut self,
+        needs: &[Need],
+        more: &[(usize, u64)],
+        counted: &BTreeMap<MeterName, Quantity>,
+    ) {
         self.in_flight -= 1; // Each taken unit settles once: `Unit` is given away by value.
-        for need in needs {
+        for (place, need) in needs.iter().enumerate() {
             if let Some(limit) = self.limits.iter_mut().find(|limit| limit.meter == need.meter) {
-                let spent = counted.get(&need.meter).map_or(0, |units| units.0.min(need.units));
+                let beyond = more.iter().filter(|(of, _)| *of == place).map(|(_, units)| units);
+                let taken = need.units + beyond.sum::<u64>();
+                let spent = counted.get(&need.meter).map_or(0, |units| units.0.min(taken));
                 limit.spent += spent;
-                limit.left += need.units - spent;
+                limit.left += taken - spent;
             }
         }
     }

@@ -7,6 +7,10 @@
 //! until it is answered.
 
 mod held;
+#[cfg(test)]
+mod meter_properties;
+#[cfg(test)]
+mod meter_tests;
 mod need;
 mod pace;
 #[cfg(test)]
@@ -14,14 +18,14 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use schemas::{
     KeyId, Lease, LeaseAsk, LeaseId, LeaseRefusal, MeterName, Notice, Period, Quantity, RateLimits,
     Reserve, Scope, TOOL_CALLS, Timestamp,
 };
 
-use self::{held::Held, pace::Pace};
+use self::{held::Held, need::units, pace::Pace};
 use crate::Now;
 pub use need::{Need, Needs, one_call};
 pub use pace::{LEAST_WANT, MOST_WANT};
@@ -42,8 +46,14 @@ pub struct Unit {
     granted_at: Timestamp,
     expires_at: Timestamp,
     needs: Needs,
+    /// What [`LeaseBook::cover`] took beyond the needs, each by its place among them.
+    more: Vec<(usize, u64)>,
     /// What is left of the tightest quota, for people; `None` = unlimited.
     pub hint: Option<Hint>,
+    /// The same of other meters that are limited.
+    pub others: Vec<(MeterName, Hint)>,
+    /// The quotas that near their limit, for people; `None` = none does.
+    pub notices: Option<Arc<[Notice]>>,
 }
 
 impl Unit {
@@ -90,6 +100,8 @@ pub enum Action {
 struct Asking {
     lease: LeaseId,
     first_ms: u64,
+    /// What the call needs that asked.
+    needs: Needs,
 }
 
 /// A refusal that is still believed: until `mono_ms`, and until `wall` where there is one.
@@ -98,6 +110,8 @@ struct Refused {
     why: LeaseRefusal,
     mono_ms: u64,
     wall: Option<Timestamp>,
+    /// What the call needed that was refused.
+    needs: Needs,
 }
 
 impl Refused {
@@ -105,6 +119,16 @@ impl Refused {
         let mono = self.mono_ms.saturating_sub(now.mono_ms);
         let wall = self.wall.map_or(0, |wall| u64::try_from(wall.ms_since(now.wall)).unwrap_or(0));
         Some(mono.max(wall)).filter(|ms| *ms > 0)
+    }
+
+    /// Whether it answers a call with these needs too: one that needs less of the meter may still be served.
+    fn is_of(&self, needs: &[Need]) -> bool {
+        let (LeaseRefusal::QuotaExhausted { meter, .. } | LeaseRefusal::UnitsHeld { meter, .. }) =
+            &self.why
+        else {
+            return true;
+        };
+        units(needs, meter) >= units(&self.needs, meter)
     }
 }
 
@@ -149,7 +173,10 @@ impl LeaseBook {
             .iter()
             .enumerate()
             .any(|(other, held)| other != place && held.can_spend(now, needs));
-        if !next && self.held[place].is_half_used(now) && self.standing_refusal(now).is_none() {
+        if !next
+            && self.held[place].is_half_used(now)
+            && self.standing_refusal(now, needs).is_none()
+        {
             self.ask(now, needs, mint, actions);
         }
         Take::Unit(unit)
@@ -168,7 +195,20 @@ impl LeaseBook {
             hint.remaining =
                 self.held.iter().filter_map(Held::left).fold(newest, u64::saturating_add);
         }
+        unit.others = self.others();
+        unit.notices = self.held.last().and_then(|held| held.notices.clone());
         Some((place, unit))
+    }
+
+    /// What is left of meters besides `tool_calls`: by the newest lease, and what all of them hold.
+    fn others(&self) -> Vec<(MeterName, Hint)> {
+        let newest = self.held.last().into_iter().flat_map(Held::other_hints);
+        let whole = newest.map(|(meter, hint)| {
+            let left = self.held.iter().map(|held| held.left_of(meter));
+            let remaining = left.fold(hint.remaining, u64::saturating_add);
+            (meter.clone(), Hint { remaining, ..hint })
+        });
+        whole.collect()
     }
 
     fn do_without(
@@ -178,28 +218,30 @@ impl LeaseBook {
         mint: impl FnOnce() -> LeaseId,
         actions: &mut Vec<Action>,
     ) -> Take {
-        // What is too little for this call goes back, or it would be missing where the next lease is cut.
-        self.held.iter_mut().for_each(|held| held.closing |= held.is_too_small(needs));
+        if self.standing_refusal(now, needs).is_none() {
+            // What is too little for this call goes back, or it would be missing where the next lease is cut.
+            self.held.iter_mut().for_each(|held| held.closing |= held.is_too_small(needs));
+        }
         self.tick(now, actions);
         if self.asking.is_some() {
             return Take::Wait;
         }
-        if let Some((why, retry_ms)) = self.standing_refusal(now) {
+        if let Some((why, retry_ms)) = self.standing_refusal(now, needs) {
             return Take::Refused { why: why.clone(), retry_ms };
         }
         self.ask(now, needs, mint, actions);
         Take::Wait
     }
 
-    fn standing_refusal(&self, now: Now) -> Option<(&LeaseRefusal, u64)> {
-        let refused = self.refused.as_ref()?;
+    fn standing_refusal(&self, now: Now, needs: &[Need]) -> Option<(&LeaseRefusal, u64)> {
+        let refused = self.refused.as_ref().filter(|refused| refused.is_of(needs))?;
         Some((&refused.why, refused.retry_ms(now)?))
     }
 
     fn ask(
         &mut self,
         now: Now,
-        needs: &[Need],
+        needs: &Needs,
         mint: impl FnOnce() -> LeaseId,
         actions: &mut Vec<Action>,
     ) {
@@ -207,7 +249,7 @@ impl LeaseBook {
             return;
         }
         let lease = mint();
-        self.asking = Some(Asking { lease, first_ms: now.mono_ms });
+        self.asking = Some(Asking { lease, first_ms: now.mono_ms, needs: needs.clone() });
         let calls = self.pace.want(now.mono_ms);
         let reserve =
             needs.iter().filter(|need| need.units > 1 || need.meter.as_str() != TOOL_CALLS);
@@ -217,6 +259,15 @@ impl LeaseBook {
         });
         let (key, want, reserve) = (self.key, Quantity(calls), reserve.collect());
         actions.push(Action::Ask(LeaseAsk { lease, key, want, reserve }));
+    }
+
+    /// Fits what a call measured to what may be charged for it: beyond what it took for a limited meter, as much as
+    /// its lease still has is taken too, and what is beyond that is struck from `counted`. Returns the units struck.
+    ///
+    /// To be called before the call is recorded: what is recorded is what the lease bears, so no quota is overshot.
+    pub fn cover(&mut self, unit: &mut Unit, counted: &mut BTreeMap<MeterName, Quantity>) -> u64 {
+        let held = self.held.iter_mut().find(|held| held.lease == unit.lease);
+        held.map_or(0, |held| held.cover(&unit.needs, &mut unit.more, counted))
     }
 
     /// The call of a unit has ended, and counts for so much of each meter (never for more than it took); the rest of
@@ -233,7 +284,7 @@ impl LeaseBook {
         let place = self.held.iter().position(|held| held.lease == unit.lease);
         let held =
             &mut self.held[place.expect("a lease stays in the book while a unit of it is out")];
-        held.settle(&unit.needs, counted);
+        held.settle(&unit.needs, &unit.more, counted);
         self.sweep(actions);
     }
 
@@ -242,12 +293,13 @@ impl LeaseBook {
         let Some(asking) = self.asking.take_if(|asking| asking.lease == lease.lease) else {
             return;
         };
-        self.refused = None;
+        // What was refused to a call that needs more than the one that asked is refused still.
+        self.refused.take_if(|refused| refused.is_of(&asking.needs));
         self.pace.granted(u64::try_from(lease.ttl_ms()).unwrap_or(0));
         let mut held = Held::of(lease, asking.first_ms, now);
         held.closing = !self.may_spend || held.has_ended(now);
         if held.left() == Some(0) {
-            self.refused = Some(nothing_granted(lease, now));
+            self.refused = Some(nothing_granted(lease, now, asking.needs));
         }
         self.held.push(held);
         self.sweep(actions);
@@ -261,9 +313,7 @@ impl LeaseBook {
         why: LeaseRefusal,
         actions: &mut Vec<Action>,
     ) {
-        if self.asking.take_if(|asking| asking.lease == lease).is_none() {
-            return;
-        }
+        let Some(asking) = self.asking.take_if(|asking| asking.lease == lease) else { return };
         let (for_ms, wall) = match &why {
             LeaseRefusal::QuotaExhausted { period, .. } => (0, Some(period.to)),
             LeaseRefusal::UnitsHeld { retry_ms, .. } | LeaseRefusal::RateHeld { retry_ms } => {
@@ -277,7 +327,8 @@ impl LeaseBook {
             LeaseRefusal::LeaseClosed => return, // The next call asks with a new id.
         };
         let least = if wall.is_some() { LEAST_REFUSAL_MS } else { for_ms };
-        self.refused = Some(Refused { why, mono_ms: now.mono_ms.saturating_add(least), wall });
+        let (mono_ms, needs) = (now.mono_ms.saturating_add(least), asking.needs);
+        self.refused = Some(Refused { why, mono_ms, wall, needs });
     }
 
     /// The ledger wants back what can be spared: all that is left of every lease with units or a rate but the newest-born.
@@ -337,7 +388,7 @@ impl LeaseBook {
     /// The quotas that near their limit, as the newest lease has it.
     #[must_use]
     pub fn notices(&self) -> &[Notice] {
-        self.held.last().map_or(&[], |held| &held.notices)
+        self.held.last().and_then(|held| held.notices.as_deref()).unwrap_or_default()
     }
 
     /// Whether there is nothing here that time could change: no lease, no question.
@@ -358,7 +409,7 @@ impl LeaseBook {
 }
 
 /// A grant of nothing is a refusal: without one, every call would ask again at once.
-fn nothing_granted(lease: &Lease, now: Now) -> Refused {
+fn nothing_granted(lease: &Lease, now: Now, needs: Needs) -> Refused {
     let share = lease.shares.iter().find(|share| share.meter.as_str() == TOOL_CALLS);
     let share = share.expect("only a share of this meter limits its units");
     let why = LeaseRefusal::UnitsHeld {
@@ -368,5 +419,5 @@ fn nothing_granted(lease: &Lease, now: Now) -> Refused {
         period: share.period,
         retry_ms: 1_000,
     };
-    Refused { why, mono_ms: now.mono_ms.saturating_add(1_000), wall: None }
+    Refused { why, mono_ms: now.mono_ms.saturating_add(1_000), wall: None, needs }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use schemas::MeterName;
+use schemas::{MeterName, TOOL_CALLS};
 
 /// The most that one call may count for of one meter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,4 +19,10 @@ pub type Needs = Arc<[Need]>;
 #[must_use]
 pub fn one_call() -> Needs {
     Arc::new([Need { meter: MeterName::tool_calls(), units: 1 }])
+}
+
+/// How much of a meter such a call needs. A lease is always asked for a call, so it needs one of those at least.
+pub(super) fn units(needs: &[Need], meter: &MeterName) -> u64 {
+    let named = needs.iter().find(|need| need.meter == *meter);
+    named.map_or(u64::from(meter.as_str() == TOOL_CALLS), |need| need.units)
 }

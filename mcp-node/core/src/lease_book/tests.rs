@@ -44,7 +44,7 @@ pub(super) fn lease(id: u128, granted_ms: u64, units: Option<u64>) -> Lease {
 /// A book and what it has done, with ids that count up from 1.
 pub(super) struct Bench {
     pub book: LeaseBook,
-    minted: u128,
+    pub minted: u128,
     pub needs: Needs,
     pub actions: Vec<Action>,
 }
@@ -65,7 +65,7 @@ impl Bench {
     }
 
     #[track_caller]
-    fn unit(&mut self, ms: u64) -> Unit {
+    pub fn unit(&mut self, ms: u64) -> Unit {
         match self.take(ms) {
             Take::Unit(unit) => unit,
             other => panic!("no unit but {other:?}"),
@@ -76,7 +76,7 @@ impl Bench {
         self.book.granted(at(ms), &lease(id, ms, units), &mut self.actions);
     }
 
-    fn refuse(&mut self, ms: u64, id: u128, why: LeaseRefusal) {
+    pub fn refuse(&mut self, ms: u64, id: u128, why: LeaseRefusal) {
         self.book.refused(at(ms), LeaseId(Uuid::from_u128(id)), why, &mut self.actions);
     }
 
@@ -337,61 +337,6 @@ fn an_events_time_lies_within_its_lease() {
     assert_eq!(unit.at(from.plus_ms(7)), from.plus_ms(7));
     assert_eq!(unit.hint.map(|hint| (hint.remaining, hint.limit)), Some((100, 1_000)));
     bench.settle(unit, true);
-}
-
-/// A lease of `units` of `tokens`, and as many calls as are wanted.
-fn tokens(id: u128, granted_ms: u64, units: u64) -> Lease {
-    let mut lease = lease(id, granted_ms, Some(units));
-    lease.shares[0].meter = "tokens".parse().unwrap();
-    lease
-}
-
-fn needs_tokens(units: u64) -> Needs {
-    let need = |meter: &str, units| Need { meter: meter.parse().unwrap(), units };
-    [need("tool_calls", 1), need("tokens", units)].into()
-}
-
-fn counted(tokens: u64) -> BTreeMap<MeterName, Quantity> {
-    [("tool_calls", 1), ("tokens", tokens)]
-        .map(|(meter, units)| (meter.parse().unwrap(), Quantity(units)))
-        .into()
-}
-
-#[test]
-fn what_is_known_afterwards_is_reserved_and_the_rest_comes_back() {
-    let mut bench = Bench { needs: needs_tokens(100), ..Bench::new() };
-    assert_eq!(bench.take(0), Take::Wait);
-    let asked = bench.done();
-    let [Action::Ask(ask)] = asked.as_slice() else { panic!("{asked:?}") };
-    let reserve = Reserve { per_call: Quantity(100), want: Quantity(100 * LEAST_WANT) };
-    assert_eq!(ask.reserve, [("tokens".parse().unwrap(), reserve)].into());
-    bench.book.granted(at(0), &tokens(1, 0, 250), &mut bench.actions);
-    let (a, b) = (bench.unit(1), bench.unit(2));
-    assert_eq!(bench.take(3), Take::Wait, "50 are left, and the next may need 100");
-    bench.done();
-    bench.book.settle(a, &counted(30), &mut bench.actions);
-    bench.book.settle(b, &counted(1_000), &mut bench.actions);
-    let again = bench.unit(4);
-    bench.book.settle(again, &BTreeMap::new(), &mut bench.actions);
-    assert_eq!(bench.done(), [], "what is left serves on");
-    bench.book.close_all(&mut bench.actions);
-    let spent = [("tokens".parse().unwrap(), Quantity(130))].into();
-    let lease = LeaseId(Uuid::from_u128(1));
-    assert_eq!(bench.done(), [Action::Close { lease, spent }], "never more than was reserved");
-}
-
-#[test]
-fn a_lease_that_is_too_small_for_the_next_call_goes_back() {
-    let mut bench = Bench { needs: needs_tokens(100), ..Bench::new() };
-    bench.take(0);
-    bench.book.granted(at(0), &tokens(1, 0, 150), &mut bench.actions);
-    let unit = bench.unit(1);
-    bench.book.settle(unit, &counted(100), &mut bench.actions);
-    bench.done();
-    assert_eq!(bench.take(2), Take::Wait);
-    let spent = [("tokens".parse().unwrap(), Quantity(100))].into();
-    let close = Action::Close { lease: LeaseId(Uuid::from_u128(1)), spent };
-    assert!(bench.done().contains(&close));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use mcp_node_core::{
     Refusal, billable,
     message::{Answer, Message, read},
+    metering::ResultAt,
     splice,
 };
 use schemas::Outcome;
@@ -196,7 +197,10 @@ impl Rounds {
             return self.refuse(&refusal).await;
         }
         match addressed(&line, &self.id.raw) {
-            Some(told) => self.say(told).await,
+            Some(told) => {
+                let told = self.client.told.in_answer(told);
+                self.say(told).await;
+            }
             None => self.refuse(&Refusal::UpstreamInvalid).await,
         }
     }
@@ -206,7 +210,7 @@ impl Rounds {
         if outcome == Outcome::TaskCreated {
             self.tasks.made(permit.key(), permit.tool(), line);
         }
-        permit.settle(outcome, line.len() as u64).map_err(|_| Refusal::CannotRecord)
+        permit.settle_by(outcome, line, ResultAt::Answer).map_err(|_| Refusal::CannotRecord)
     }
 
     async fn fail(mut self, stop: Stop) {

@@ -129,7 +129,7 @@ impl Exchange {
         };
         let response = match failure {
             Ok(()) => {
-                let mut response = Response::new(body.into());
+                let mut response = Response::new(self.client.told.in_answer(body).into());
                 *response.status_mut() = head.status;
                 headers::copy_back(&head.headers, response.headers_mut());
                 response
@@ -190,12 +190,14 @@ impl Exchange {
     /// Forwards a frame; the one that holds the answer only once that is recorded. `false` = it could not be.
     async fn frame(&mut self, frame: Bytes) -> bool {
         let data = sse::data(&frame).unwrap_or_default();
+        let mut is_ours = false;
         let recorded = match read(&data) {
             Ok(Message::Answer { id, answer }) => {
                 // Who could not read the id answers with an error that has none.
                 let nameless = answer == Answer::Error;
                 let own = id.as_ref().map_or(nameless, |id| id.key() == self.id.key);
                 let other = || self.session.as_ref()?.call(&id.as_ref()?.key());
+                is_ours = own;
                 match other().filter(|_| !own) {
                     Some(slot) => slot.settle_by(answer, &data),
                     None if own => self.settle_if_wanted(answer, &data),
@@ -209,6 +211,8 @@ impl Exchange {
             self.client.send(answer::event(&error).into()).await;
             return false;
         }
+        drop(data);
+        let frame = if is_ours { self.client.told.in_event(frame) } else { frame };
         self.client.send(frame).await;
         true
     }

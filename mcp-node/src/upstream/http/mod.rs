@@ -40,6 +40,7 @@ use super::{
     FRAMES, Stamp, Tasks, UpstreamSettings,
     client::{self, Client},
     slot::Slot,
+    told::Told,
 };
 use crate::http::{Inbound, Kind, Post, SESSION, answer};
 
@@ -112,13 +113,13 @@ impl HttpUpstream {
         let Kind::Request { id, .. } = post.kind else {
             unreachable!("only a request is admitted");
         };
-        let hint = permit.hint();
+        let told = Told::of(&permit);
         let slot = Arc::new(Slot::new(permit, &self.shared.tasks));
         if let Some(session) = &session {
             session.begin(&id.key, &slot)?;
         }
         let request = self.request(Method::POST, &post.inbound, post.body);
-        let (client, response) = Client::new(hint);
+        let (client, response) = Client::new(told);
         let modern = post.inbound.is_modern();
         let exchange = Exchange { upstream: self.clone(), session, slot, id, modern, client };
         tokio::spawn(exchange.run(request));

@@ -30,8 +30,8 @@ use self::{
     session::QUEUE,
     streams::{answered, takes_events},
 };
-use super::{Tasks, UpstreamSettings};
-use crate::http::{Inbound, Kind, Post, RequestId, SESSION, answer};
+use super::{Tasks, UpstreamSettings, told::Told};
+use crate::http::{Inbound, Kind, Post, RequestId, SESSION};
 
 /// How often sessions are looked at.
 const SWEEP: Duration = Duration::from_millis(500);
@@ -86,7 +86,7 @@ impl StdioUpstream {
                 session.check_free(&id.key)?;
                 let asked = post.asks_for_task(&self.shared.tasks);
                 let permit = post.admit().await?;
-                let hint = permit.as_ref().and_then(crate::Permit::hint);
+                let told = permit.as_ref().map(Told::of).unwrap_or_default();
                 let owed = match (permit, asked) {
                     (Some(permit), _) => Owed::Call(permit, self.shared.tasks.clone()),
                     (None, Some(asked)) => Owed::Task(asked),
@@ -95,11 +95,7 @@ impl StdioUpstream {
                 let deadline = Instant::now() + self.shared.settings.request_patience;
                 let streams = takes_events(&post.inbound);
                 let pieces = session.request(id, &post.body, owed, streams, deadline).await?;
-                let mut response = answered(id, pieces).await.0;
-                if let Some(hint) = hint.filter(|_| response.status().is_success()) {
-                    answer::hint(response.headers_mut(), hint);
-                }
-                Ok(response)
+                Ok(answered(id, pieces, told).await.0)
             }
             Kind::Notification { cancels } => {
                 let session = self.session(&post.inbound)?;
@@ -162,7 +158,7 @@ impl StdioUpstream {
         let deadline = Instant::now() + self.shared.settings.request_patience;
         let streams = takes_events(&post.inbound);
         let pieces = session.request(id, &post.body, Owed::Nothing, streams, deadline).await?;
-        let (mut response, begun) = answered(id, pieces).await;
+        let (mut response, begun) = answered(id, pieces, Told::default()).await;
         if begun {
             guard.disarm();
             let id = HeaderValue::from_str(&session.id).expect("an id of ours is hexadecimal");

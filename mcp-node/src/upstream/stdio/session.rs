@@ -12,6 +12,7 @@ use bytes::Bytes;
 use mcp_node_core::{
     Refusal, billable,
     message::{Answer, IdKey, Message, read},
+    metering::ResultAt,
 };
 use parking_lot::Mutex;
 use schemas::{KeyId, Outcome};
@@ -40,6 +41,7 @@ struct Waiting {
 }
 
 /// What must be recorded before an answer goes on.
+#[expect(clippy::large_enum_variant, reason = "most requests are calls")]
 pub enum Owed {
     Nothing,
     Call(Permit, Arc<Tasks>),
@@ -141,7 +143,7 @@ impl Session {
     fn fail(&self, id: &IdKey, outcome: Outcome, refusal: &Refusal) {
         let waiting = self.routes.lock().waiting.remove(id);
         if let Some(waiting) = waiting {
-            let refusal = waiting.owed.settle(outcome, 0).err().unwrap_or_else(|| refusal.clone());
+            let refusal = waiting.owed.settle(outcome).err().unwrap_or_else(|| refusal.clone());
             // Nobody may be listening; who does not read learns it from the closed channel.
             drop(waiting.to.try_send(Piece::Refused(refusal)));
         }
@@ -193,7 +195,7 @@ impl Session {
         if let (Owed::Call(permit, tasks), Outcome::TaskCreated) = (&waiting.owed, outcome) {
             tasks.made(permit.key(), permit.tool(), &line);
         }
-        let counted = waiting.owed.settle(outcome, line.len());
+        let counted = waiting.owed.settle_by(outcome, &line);
         drop(to.send(piece(counted, line)).await);
     }
 
@@ -272,7 +274,7 @@ impl Session {
     pub fn fail_all(&self) {
         let all = std::mem::take(&mut self.routes.lock().waiting);
         for waiting in all.into_values() {
-            let settled = waiting.owed.settle(Outcome::UpstreamError, 0);
+            let settled = waiting.owed.settle(Outcome::UpstreamError);
             let refusal = settled.err().unwrap_or(Refusal::UpstreamUnreachable);
             drop(waiting.to.try_send(Piece::Refused(refusal))); // The closed channel says the same.
         }
@@ -281,11 +283,18 @@ impl Session {
 }
 
 impl Owed {
-    fn settle(self, outcome: Outcome, bytes: usize) -> Result<(), Refusal> {
+    fn settle(self, outcome: Outcome) -> Result<(), Refusal> {
         match self {
-            Self::Call(permit, _) => {
-                permit.settle(outcome, bytes as u64).map_err(|_| Refusal::CannotRecord)
-            }
+            Self::Call(permit, _) => permit.settle(outcome, 0).map_err(|_| Refusal::CannotRecord),
+            Self::Nothing | Self::Task(_) => Ok(()),
+        }
+    }
+
+    fn settle_by(self, outcome: Outcome, answer: &[u8]) -> Result<(), Refusal> {
+        match self {
+            Self::Call(permit, _) => permit
+                .settle_by(outcome, answer, ResultAt::Answer)
+                .map_err(|_| Refusal::CannotRecord),
             Self::Nothing | Self::Task(_) => Ok(()),
         }
     }

@@ -17,7 +17,7 @@ use mcp_node_core::Refusal;
 use crate::{
     clock,
     http::{Inbound, RequestId, answer},
-    upstream::Piece,
+    upstream::{Piece, told::Told},
 };
 
 /// How often a quiet stream shows that it lives.
@@ -40,9 +40,17 @@ pub fn own_stream(
 
 /// The pieces of an answer: JSON if the answer comes first, else a stream. Also says whether the request was (or may
 /// yet be) answered with a result.
-pub async fn answered(id: &RequestId, mut pieces: mpsc::Receiver<Piece>) -> (Response, bool) {
+pub async fn answered(
+    id: &RequestId,
+    mut pieces: mpsc::Receiver<Piece>,
+    told: Told,
+) -> (Response, bool) {
     let first = match pieces.recv().await {
-        Some(Piece::Answer(line, error)) => return (answer::json(StatusCode::OK, line), !error),
+        Some(Piece::Answer(line, error)) => {
+            let mut response = answer::json(StatusCode::OK, told.in_answer(line));
+            told.put(response.headers_mut());
+            return (response, !error);
+        }
         Some(Piece::Refused(refusal)) => return (answer::refuse(&refusal, Some(&id.raw)), false),
         None => return (answer::refuse(&Refusal::UpstreamUnreachable, Some(&id.raw)), false),
         Some(first) => first,
@@ -55,13 +63,18 @@ pub async fn answered(id: &RequestId, mut pieces: mpsc::Receiver<Piece>) -> (Res
         Some((piece, more.then_some(pieces)))
     });
     let pieces = stream::once(async { first }).chain(rest);
-    let frames = pieces.map(move |piece| Ok::<_, Infallible>(frame(piece, &raw_id)));
-    (answer::events(Body::from_stream(frames)), true)
+    let mut headers = axum::http::HeaderMap::new();
+    told.put(&mut headers);
+    let frames = pieces.map(move |piece| Ok::<_, Infallible>(frame(piece, &raw_id, &told)));
+    let mut response = answer::events(Body::from_stream(frames));
+    response.headers_mut().extend(headers);
+    (response, true)
 }
 
-fn frame(piece: Piece, raw_id: &str) -> Bytes {
+fn frame(piece: Piece, raw_id: &str, told: &Told) -> Bytes {
     match piece {
-        Piece::Message(line) | Piece::Answer(line, _) => answer::event(&line).into(),
+        Piece::Message(line) => answer::event(&line).into(),
+        Piece::Answer(line, _) => answer::event(&told.in_answer(line)).into(),
         Piece::Refused(refusal) => {
             answer::event(&answer::error(&refusal, Some(raw_id), clock::wall())).into()
         }
