@@ -55,9 +55,9 @@ impl World {
         let billing = format!("http://{listen}");
         let hook = format!("{billing}/stripe/webhook");
         let fields = [("url", hook.as_str()), ("enabled_events[]", "*")];
-        let endpoint =
-            Api::new(&stripe.url(), Some(STRIPE_KEY)).post_form("/v1/webhook_endpoints", &fields);
-        let webhook_secret = text(&endpoint.await?, "secret")?;
+        let api = Api::new(&stripe.url(), Some(STRIPE_KEY));
+        let endpoint = api.post_form("/v1/webhook_endpoints", &fields).await?;
+        let webhook_secret = text(&endpoint, "secret")?;
         let env = [
             ("NATS_URL", rig.nats.url()),
             ("POSTGRES_URL", database),
