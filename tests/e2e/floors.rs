@@ -9,7 +9,7 @@ fn floor(package: &str) -> Option<u8> {
     Some(match package {
         "schemas" => 0,
         "ledger-core" | "billing-core" | "mcp-node-core" => 1,
-        "runtime" | "stack" | "stripe-sim" | "mcp-fixture" => 2,
+        "runtime" | "stack" | "stripe-sim" | "mcp-fixture" | "mcp-node-fuzz" => 2,
         "mcp-node" | "ingest" | "ledger" | "billing" | "admin-api" => 3,
         "plant" => 4,
         "tests" | "sim" | "bench" => 5,
