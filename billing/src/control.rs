@@ -96,6 +96,7 @@ impl Control {
                 | ControlFact::KeyRotated { .. }
                 | ControlFact::KeyRateSet { .. }
                 | ControlFact::QuarantineResolved { .. }
+                | ControlFact::StatementClosed { .. }
                 | ControlFact::QuotaSet { .. }
                 | ControlFact::QuotaRemoved { .. } => {}
             }

@@ -123,6 +123,9 @@ pub fn control(fact: &ControlFact) -> String {
         ControlFact::CustomerLinked { tenant, .. } | ControlFact::AccessChanged { tenant, .. } => {
             format!("control.subscription.{tenant}")
         }
+        ControlFact::StatementClosed { tenant, subscription, period, revision, .. } => {
+            format!("control.statement.{tenant}_{subscription}_{}_{revision}", period.from.0)
+        }
         ControlFact::QuarantineResolved { seq, record, .. } => {
             format!("control.quarantine.{seq}_{record}")
         }

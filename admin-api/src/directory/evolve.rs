@@ -104,7 +104,9 @@ impl Directory {
                 }
             }
             // Billing's own knowledge and the ledger's own matter; nothing here depends on them.
-            ControlFact::CustomerLinked { .. } | ControlFact::QuarantineResolved { .. } => {}
+            ControlFact::CustomerLinked { .. }
+            | ControlFact::StatementClosed { .. }
+            | ControlFact::QuarantineResolved { .. } => {}
         }
     }
 }

@@ -95,7 +95,8 @@ impl ShardState {
             ControlFact::QuarantineResolved { seq: place, record, resolution } => {
                 self.resolve(seq, (*place, *record), resolution, out);
             }
-            ControlFact::CustomerLinked { .. } => {} // Billing's own matter.
+            // Billing's own matters.
+            ControlFact::CustomerLinked { .. } | ControlFact::StatementClosed { .. } => {}
             ControlFact::AccessChanged { tenant, access, reason, subscription: _ } => {
                 match self.tenants.get_mut(tenant) {
                     Some(row) => row.access = Some((*access, reason.clone())),

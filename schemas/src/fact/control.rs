@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DecisionId, KeyDigest, KeyId, MeterName, PeriodRule, ProjectId, Quantity, RateLimits, Shard,
-    TenantId, Timestamp, UsageBatch, UsageEvent,
+    DecisionId, KeyDigest, KeyId, MeterName, Period, PeriodRule, ProjectId, Quantity, RateLimits,
+    Shard, TenantId, Timestamp, UsageBatch, UsageEvent,
 };
 
 /// One message of `CONTROL`: what one command decided, on the subject of one aggregate.
@@ -163,6 +163,27 @@ pub enum ControlFact {
         /// The subscription that decided, if one did.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         subscription: Option<String>,
+    },
+    /// What a tenant owes for a billing period is final, or a final statement is corrected. There is one such fact for
+    /// each revision, and it never changes: what comes later is another revision.
+    StatementClosed {
+        tenant: TenantId,
+        /// The subscription that the period is of.
+        subscription: String,
+        period: Period,
+        /// 0 = the closing itself; from 1 on: its corrections, in order.
+        revision: u32,
+        /// SHA-256 of the bill's canonical text, in hexadecimal digits; empty where no plan prices the use.
+        bill: String,
+        /// ISO 4217, in lower case.
+        currency: String,
+        /// What the whole period comes to as of this revision. Unit: minor units of the currency.
+        total_minor: i64,
+        /// The use that it holds, of all meters.
+        units: Quantity,
+        /// The provider's invoice that it was tied to, if there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        invoice: Option<String>,
     },
     /// A person has decided what becomes of something in quarantine. There is one such fact for each.
     QuarantineResolved {
