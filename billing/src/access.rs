@@ -4,7 +4,13 @@
 //! against that last decision: whoever read Stripe earlier cannot overwrite whoever read it later. Nothing is kept
 //! between; a redo from any point ends the same. Absent on purpose: which event brought us here.
 
-use billing_core::access::{Customer, Standing, standing};
+use std::{collections::BTreeMap, sync::Arc};
+
+use billing_core::{
+    access::{Customer, Standing, Status},
+    dunning::{Action, Ladder, Verdict, judge},
+    term::Sighting,
+};
 use runtime::nats::{Nats, PublishError, publish_expecting};
 use schemas::{BillingMode, ControlFact, Decision, DecisionId, TenantId, Timestamp, fact::VERSION};
 use sqlx::PgPool;
@@ -14,10 +20,14 @@ use crate::{
     control::{PROVIDER, current_tenant, subscription_subject},
     fold::FoldError,
     store::{
-        customer as made,
+        StoreError, customer as made, dunning, price,
+        subscribed::{self, Subscribed},
         tenant::{self, Tenant},
     },
-    stripe::{self, StripeError, customer, subscription},
+    stripe::{
+        self, StripeError, customer, invoice,
+        subscription::{self, Found},
+    },
 };
 
 /// How often a decision is taken anew because another one came first.
@@ -42,6 +52,20 @@ pub struct Access {
     pub pool: PgPool,
     pub nats: Nats,
     pub stripe: stripe::Client,
+    /// How long an overdue customer serves, and what it is told.
+    pub ladder: Arc<Ladder>,
+    /// Whether a look may say that a plan has changed: for sweeps, which come when an event must have been lost.
+    pub heals: bool,
+}
+
+/// Everything that Stripe says of a customer at one time.
+struct Read {
+    customer: Customer,
+    subscriptions: Vec<Found>,
+    /// Since when the oldest open invoice of each subscription is due.
+    overdue: BTreeMap<String, Timestamp>,
+    /// Before it was read.
+    at: Timestamp,
 }
 
 impl Access {
@@ -80,10 +104,13 @@ impl Access {
             let Some(found) = self.read(customer).await? else {
                 return Ok(Looked::Refused("unknown_customer", customer.to_owned()));
             };
-            let standing = standing(&found);
-            let began = standing.as_ref().and_then(|standing| beginning(&found, standing));
-            let facts = news(&tenant, customer, standing);
+            self.remember(id, customer, &found).await.map_err(FoldError::from)?;
+            let verdict = judge(&self.ladder, &found.customer, &found.overdue, now());
+            let standing = verdict.as_ref().map(|verdict| verdict.standing.clone());
+            let began = standing.as_ref().and_then(|standing| beginning(&found.customer, standing));
+            let facts = news(&tenant, customer, standing.clone());
             if facts.is_empty() {
+                self.tell(id, customer, verdict).await.map_err(FoldError::from)?;
                 return Ok(Looked::Unchanged);
             }
             if let Some((subscription, began_at)) = began {
@@ -93,7 +120,10 @@ impl Access {
                     .map_err(FoldError::from)?;
             }
             match self.publish(&tenant, facts).await {
-                Ok(seq) => return Ok(Looked::Decided(seq)),
+                Ok(seq) => {
+                    self.tell(id, customer, verdict).await.map_err(FoldError::from)?;
+                    return Ok(Looked::Decided(seq));
+                }
                 Err(PublishError::WrongSequence) => {} // Another decision came first: begin with that.
                 Err(error) => return Err(later("CONTROL did not answer", error)),
             }
@@ -123,14 +153,82 @@ impl Access {
         Ok(customer::read(&self.stripe, customer).await?.and_then(|found| found.tenant).or(claim))
     }
 
-    async fn read(&self, customer: &str) -> Result<Option<Customer>, StripeError> {
+    async fn read(&self, customer: &str) -> Result<Option<Read>, StripeError> {
+        let at = now();
         let Some(found) = customer::read(&self.stripe, customer).await? else { return Ok(None) };
         let subscriptions = if found.deleted {
             Vec::new()
         } else {
             subscription::all_of(&self.stripe, customer).await?
         };
-        Ok(Some(Customer { deleted: found.deleted, subscriptions }))
+        // Reads are rationed: nobody else's invoices are asked for.
+        let is_overdue = subscriptions.iter().any(|one| one.core.status == Status::PastDue);
+        let overdue = if is_overdue {
+            invoice::overdue(&self.stripe, customer).await?
+        } else {
+            BTreeMap::new()
+        };
+        let core = subscriptions.iter().map(|one| one.core.clone()).collect();
+        let customer = Customer { deleted: found.deleted, subscriptions: core };
+        Ok(Some(Read { customer, subscriptions, overdue, at }))
+    }
+
+    /// Keeps what statements follow from: periods, prices, and a first sighting of the plan where there is none.
+    async fn remember(
+        &self,
+        tenant: TenantId,
+        customer: &str,
+        read: &Read,
+    ) -> Result<(), StoreError> {
+        for found in &read.subscriptions {
+            for one in &found.prices {
+                price::remember(&self.pool, one).await?;
+            }
+            let Some(months) = found.months else { continue };
+            let subscribed = Subscribed {
+                subscription: found.core.id.clone(),
+                tenant,
+                customer: customer.to_owned(),
+                status: found.core.status.word().to_owned(),
+                began_at: found.core.created,
+                anchor: found.anchor,
+                months,
+                currency: found.currency.clone(),
+                trial_until: found.trial_until,
+                ended_at: found.ended_at,
+                current_from: found.current_from,
+                stated_to: found.core.created,
+            };
+            subscribed::remember(&self.pool, &subscribed, read.at).await?;
+            let known = subscribed::terms_of(&self.pool, &subscribed).await?;
+            // Events say when a plan changed; a look says only that it has. So a look speaks where no event has.
+            let last = known.last().map(|term| &term.plan);
+            let plan =
+                found.plan().filter(|plan| last.is_none_or(|last| self.heals && last != plan));
+            if let Some(plan) = plan {
+                subscribed::saw(&self.pool, &found.core.id, &Sighting { at: read.at, plan })
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells an overdue customer what is due to be told, once each, and remembers when to look again.
+    async fn tell(
+        &self,
+        tenant: TenantId,
+        customer: &str,
+        verdict: Option<Verdict>,
+    ) -> Result<(), StoreError> {
+        let Some(Verdict { stage, look_again_at, .. }) = verdict else { return Ok(()) };
+        let before = dunning::read(&self.pool, tenant).await?;
+        for action in stage.actions(before.as_ref()) {
+            if let Action::Notify { since, notice } = action {
+                tracing::warn!(tenant.id = %tenant, notice, overdue_since = %since, "A payment is overdue");
+                metrics::counter!("billing_dunning_notices_total").increment(1);
+            }
+        }
+        dunning::remember(&self.pool, tenant, customer, &stage, look_again_at).await
     }
 
     async fn publish(&self, tenant: &Tenant, facts: Vec<ControlFact>) -> Result<u64, PublishError> {

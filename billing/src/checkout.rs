@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     clock::now,
     control::current_tenant,
+    plans,
     problem::Problem,
     router::{Api, authorize},
     store::customer as made,
@@ -30,6 +31,9 @@ pub struct Asked {
     /// Where it goes when its owner turns back.
     #[serde(default)]
     cancel_url: Option<String>,
+    /// A plan on sale, as `starter@1`; absent: the metered price of the settings.
+    #[serde(default)]
+    plan: Option<String>,
 }
 
 /// The page.
@@ -54,12 +58,18 @@ pub async fn open(
             ));
         }
     }
-    let price = api.price.get().cloned().ok_or(Problem::NotReady)?;
+    let catalog = api.catalog.get().ok_or(Problem::NotReady)?;
+    let prices = match &asked.plan {
+        None => vec![catalog.price.clone()],
+        Some(plan) => plans::parse(plan)
+            .and_then(|plan| catalog.plans.get(&plan).cloned())
+            .ok_or_else(|| Problem::BadRequest(format!("plan `{plan}` is not on sale")))?,
+    };
     let customer = customer_of(&api, asked.tenant_id).await?;
     let wanted = Wanted {
         tenant: asked.tenant_id,
         customer: &customer,
-        price: &price,
+        prices: &prices,
         success_url: &asked.success_url,
         cancel_url: asked.cancel_url.as_deref(),
     };

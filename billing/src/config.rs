@@ -4,7 +4,7 @@
 
 use std::{path::Path, str::FromStr};
 
-use billing_core::report::Account;
+use billing_core::{dunning::Ladder, plan::PlanRef, report::Account};
 use runtime::settings::{Secret, SettingsError};
 use serde::{Deserialize, Deserializer};
 
@@ -34,6 +34,10 @@ pub struct Config {
     pub price_currency: String,
     /// What `setup` makes the price of 1,000 calls. Unit: minor units of the currency (cents).
     pub price_per_1000_minor: u32,
+    /// A folder with plans of our own, `*.json`, beside those that ship; empty = none.
+    pub plans_dir: Option<String>,
+    /// The plans that setup makes prices of and checkout offers, as `starter@1,team@1`.
+    pub sell_plans: String,
     /// Whether `serve` makes the meter, product and price first if they are missing.
     #[serde(deserialize_with = "flag")]
     pub setup: bool,
@@ -43,6 +47,14 @@ pub struct Config {
     pub reports_in_flight: u16,
     /// When to look for what was never delivered: seconds, minutes, hours, days, months, weekdays, in UTC.
     pub sweep_cron: String,
+    /// How often statements are looked for that are due, when no invoice wakes us. Unit: milliseconds. Range: from 50.
+    pub statements_every_ms: u32,
+    /// How long late use of a closed period must have settled before it is corrected. Unit: milliseconds.
+    pub correct_after_ms: i64,
+    /// How long keys serve after a payment fell due. Unit: days. Range: `1..=365`.
+    pub grace_days: u16,
+    /// The days of the grace on which the customer is told, in order, with commas.
+    pub notice_days: String,
     /// From which age on an unsettled report is counted as stuck. Unit: milliseconds. Range: from 1,000.
     pub stuck_after_ms: i64,
 }
@@ -72,6 +84,32 @@ impl Config {
     #[must_use]
     pub fn account(&self) -> Account {
         Account { name: self.stripe_account.clone(), live: is_live(&self.stripe_api_key) }
+    }
+
+    /// What happens to an overdue customer, and when.
+    ///
+    /// # Errors
+    /// Notices that are no numbers, not in order, or outside the grace.
+    pub fn ladder(&self) -> Result<Ladder, ConfigError> {
+        const DAY_MS: i64 = 86_400_000;
+        let refused = |what| ConfigError::Refused { key: "NOTICE_DAYS", what };
+        let days = self.notice_days.split(',').map(str::trim).filter(|day| !day.is_empty());
+        let days = days.map(str::parse::<u16>).collect::<Result<Vec<_>, _>>();
+        let days = days.map_err(|_| refused("whole numbers of days, with commas"))?;
+        let notices = days.into_iter().map(|day| i64::from(day) * DAY_MS).collect();
+        Ladder::try_new(notices, i64::from(self.grace_days) * DAY_MS)
+            .map_err(|_| refused("in order, and within the grace"))
+    }
+
+    /// The plans on sale.
+    ///
+    /// # Errors
+    /// One that is not `<plan>@<version>`.
+    pub fn plans_on_sale(&self) -> Result<Vec<PlanRef>, ConfigError> {
+        let names = self.sell_plans.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let what = "plans as `starter@1,team@1`";
+        let refused = || ConfigError::Refused { key: "SELL_PLANS", what };
+        names.map(|name| crate::plans::parse(name).ok_or_else(refused)).collect()
     }
 
     /// The signing secrets.
@@ -128,6 +166,8 @@ impl Config {
         if cron::Schedule::from_str(&self.sweep_cron).is_err() {
             return refused("SWEEP_CRON", "not a schedule of six fields, seconds first");
         }
+        self.ladder()?;
+        self.plans_on_sale()?;
         self.check_ranges()
     }
 
@@ -139,6 +179,9 @@ impl Config {
             () if !(1..=256).contains(&self.reports_in_flight) => out("REPORTS_IN_FLIGHT"),
             () if self.price_per_1000_minor == 0 => out("PRICE_PER_1000_MINOR"),
             () if self.stuck_after_ms < 1_000 => out("STUCK_AFTER_MS"),
+            () if self.statements_every_ms < 50 => out("STATEMENTS_EVERY_MS"),
+            () if self.correct_after_ms < 0 => out("CORRECT_AFTER_MS"),
+            () if !(1..=365).contains(&self.grace_days) => out("GRACE_DAYS"),
             () => Ok(()),
         }
     }
@@ -210,6 +253,11 @@ pub(crate) mod tests {
         check("meter_event_name", "\"\"", "METER_EVENT_NAME");
         check("sweep_cron", "\"every day\"", "SWEEP_CRON");
         check("reports_per_s", "0", "REPORTS_PER_S");
+        check("notice_days", "\"3,1\"", "NOTICE_DAYS");
+        check("notice_days", "\"0,14\"", "NOTICE_DAYS");
+        check("grace_days", "0", "NOTICE_DAYS");
+        check("sell_plans", "\"starter\"", "SELL_PLANS");
+        check("statements_every_ms", "1", "STATEMENTS_EVERY_MS");
         check("typo", "1", "typo");
         let live =
             [("stripe_api_key", "\"sk_live_x\""), ("stripe_url", "\"https://api.stripe.com/\"")];

@@ -13,15 +13,20 @@ pub mod fold;
 pub mod lead;
 pub mod outbox;
 pub mod pace;
+pub mod plans;
+pub mod portal;
 pub mod problem;
 pub mod provider;
 pub mod reports;
 pub mod router;
 pub mod serve;
+pub mod statement;
+pub mod statements;
 pub mod store;
 pub mod stripe;
 pub mod sweep;
 pub mod webhook;
+pub mod what_if;
 pub mod work;
 
 /// A random number for pauses; 0 when the system has no randomness to give.

@@ -8,12 +8,19 @@ use axum::{
     http::{HeaderMap, header::AUTHORIZATION},
     routing::{get, post},
 };
+use billing_core::plan::Book;
 use runtime::{health::Health, nats::Nats, settings::Secret};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use subtle::ConstantTimeEq;
 
-use crate::{checkout, problem::Problem, reports, stripe::Client, webhook};
+use crate::{
+    checkout, portal,
+    problem::Problem,
+    reports, statements,
+    stripe::{Client, catalog::Catalog},
+    webhook,
+};
 
 /// The largest body of an operator's request. Unit: bytes.
 const LARGEST_COMMAND: usize = 64 * 1024;
@@ -25,8 +32,10 @@ pub struct Api {
     pub nats: Nats,
     pub stripe: Client,
     pub operator_token: Secret,
-    /// The metered price, once it has been seen.
-    pub price: Arc<OnceLock<String>>,
+    /// Stripe's prices, once they have been seen.
+    pub catalog: Arc<OnceLock<Catalog>>,
+    /// The plans that previews are rated by.
+    pub book: Arc<Book>,
 }
 
 /// All routes.
@@ -37,7 +46,11 @@ pub fn router(door: webhook::Door, api: Api, health: &Health) -> Router {
         .with_state(door);
     let operators = Router::new()
         .route("/billing/checkout", post(checkout::open))
+        .route("/billing/portal", post(portal::open))
         .route("/billing/reports", get(reports::read))
+        .route("/billing/statements", get(statements::read))
+        .route("/billing/discrepancies", get(statements::discrepancies))
+        .route("/billing/preview", get(statements::preview))
         .layer(DefaultBodyLimit::max(LARGEST_COMMAND))
         .with_state(api);
     Router::new().merge(webhooks).merge(operators).merge(health.router())

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use billing_core::backoff::Backoff;
+use billing_core::{backoff::Backoff, dunning::Ladder, plan::Book};
 use runtime::{
     health::Health,
     nats::{Nats, NatsError, SetupError, wait_for_stream},
@@ -19,14 +19,16 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access::Access,
     collect::Collect,
-    config::Config,
+    config::{Config, ConfigError},
     control::Control,
     fold::{self, chain},
     lead::lead,
     outbox::Outbox,
     pace::Pace,
+    plans::{self, PlansError},
     provider::stripe::StripeMeters,
     router::{self, Api},
+    statement::Statements,
     store,
     stripe::{
         Client,
@@ -52,6 +54,10 @@ pub enum ServeError {
     Postgres(#[from] PostgresError),
     #[error("HTTP")]
     Http(#[from] std::io::Error),
+    #[error("plans")]
+    Plans(#[from] PlansError),
+    #[error("settings")]
+    Config(#[from] ConfigError),
     #[error("this account cannot be billed on")]
     Catalog(#[from] CatalogError),
 }
@@ -70,20 +76,22 @@ pub fn client(config: &Config) -> Client {
 pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeError> {
     let health = Health::default();
     health.wait_for("stripe", "its meter and price have not been seen yet");
+    let rules = Rules { book: Arc::new(plans::load(&config)?), ladder: Arc::new(config.ladder()?) };
     let pool = store::connect(config.postgres_url.expose()).await?;
     let nats = runtime::nats::connect(&config.nats_url, "billing").await?;
     for stream in [subject::CONTROL, subject::STRIPE, subject::LOG] {
         wait_for_stream(&nats.jetstream, stream, PATIENCE).await?;
     }
     let stripe = client(&config);
-    let price = Arc::new(OnceLock::new());
+    let catalog = Arc::new(OnceLock::new());
     let door = Door { nats: nats.clone(), secrets: config.webhook_secrets() };
     let api = Api {
         pool: pool.clone(),
         nats: nats.clone(),
         stripe: stripe.clone(),
         operator_token: config.operator_token.clone(),
-        price: Arc::clone(&price),
+        catalog: Arc::clone(&catalog),
+        book: Arc::clone(&rules.book),
     };
     let listener = runtime::serve::bind(&config.listen).await?;
     let http = tokio::spawn(runtime::serve::serve(
@@ -91,27 +99,38 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         router::router(door, api, &health),
         stop.clone(),
     ));
-    let worked = work(&config, &pool, &nats, &stripe, &price, &health, &stop).await;
+    let worked = work(&config, &pool, &nats, &stripe, &catalog, &health, &rules, &stop).await;
     stop.cancel(); // Either we were told to, or the account cannot be billed on.
     http.await.map_err(std::io::Error::other)??;
     worked
 }
 
+/// What is decided by: read once, at the start.
+struct Rules {
+    book: Arc<Book>,
+    ladder: Arc<Ladder>,
+}
+
+#[expect(clippy::too_many_arguments, reason = "what is made at the start is handed on")]
 async fn work(
     config: &Config,
     pool: &PgPool,
     nats: &Nats,
     stripe: &Client,
-    price: &OnceLock<String>,
+    seen: &OnceLock<Catalog>,
     health: &Health,
+    rules: &Rules,
     stop: &CancellationToken,
 ) -> Result<(), ServeError> {
-    let Some(catalog) = see_catalog(config, stripe, stop).await? else { return Ok(()) };
-    price.get_or_init(|| catalog.price.clone());
+    let Some(catalog) = see_catalog(config, stripe, &rules.book, stop).await? else {
+        return Ok(());
+    };
+    seen.get_or_init(|| catalog.clone());
     health.ready("stripe");
     let wake = Arc::new(Notify::new());
     let provider = Arc::new(StripeMeters::new(stripe, catalog.meter));
-    lead(pool, stop, |term| run(config, pool, nats, stripe, health, &provider, &wake, term)).await;
+    lead(pool, stop, |term| run(config, pool, nats, stripe, health, &provider, &wake, rules, term))
+        .await;
     Ok(())
 }
 
@@ -119,15 +138,16 @@ async fn work(
 async fn see_catalog(
     config: &Config,
     stripe: &Client,
+    book: &Book,
     stop: &CancellationToken,
 ) -> Result<Option<Catalog>, ServeError> {
     let mut failures = 0;
     loop {
         let look = async {
             if config.setup {
-                catalog::set_up(stripe, config).await
+                catalog::set_up(stripe, config, book).await
             } else {
-                catalog::check(stripe, config).await
+                catalog::check(stripe, config, book).await
             }
         };
         let seen = tokio::select! {
@@ -160,6 +180,7 @@ async fn run(
     health: &Health,
     provider: &Arc<StripeMeters>,
     wake: &Arc<Notify>,
+    rules: &Rules,
     term: CancellationToken,
 ) {
     let account = config.account();
@@ -171,8 +192,33 @@ async fn run(
         provider: Arc::clone(provider),
         outbox: Arc::clone(wake),
     };
-    let access = Access { pool: pool.clone(), nats: nats.clone(), stripe: stripe.clone() };
-    let events = Work { pool: pool.clone(), access, live: account.live };
+    let (pool_, nats_, stripe_) = (pool.clone(), nats.clone(), stripe.clone());
+    let access = Access {
+        pool: pool_,
+        nats: nats_,
+        stripe: stripe_,
+        ladder: Arc::clone(&rules.ladder),
+        heals: false,
+    };
+    let wake_statements = Arc::new(Notify::new());
+    let events = Work {
+        pool: pool.clone(),
+        access: access.clone(),
+        stripe: stripe.clone(),
+        statements: Arc::clone(&wake_statements),
+        live: account.live,
+    };
+    let statements = Statements {
+        pool: pool.clone(),
+        nats: nats.clone(),
+        stripe: stripe.clone(),
+        provider: Arc::clone(provider),
+        book: Arc::clone(&rules.book),
+        access: access.clone(),
+        every_ms: config.statements_every_ms,
+        quiet_ms: config.correct_after_ms,
+        wake: wake_statements,
+    };
     let outbox = Arc::new(Outbox {
         pool: pool.clone(),
         provider: Arc::clone(provider),
@@ -184,6 +230,7 @@ async fn run(
         pool: pool.clone(),
         nats: nats.clone(),
         stripe: stripe.clone(),
+        access: Access { heals: true, ..access.clone() },
         schedule: config.sweep_cron.clone(),
         stuck_after_ms: config.stuck_after_ms,
     };
@@ -192,6 +239,7 @@ async fn run(
         fold::run(&collect, nats, pool, health, term.clone()),
         fold::run(&events, nats, pool, health, term.clone()),
         outbox.run(term.clone()),
+        statements.run(term.clone()),
         sweep.run(term.clone()),
     );
 }

@@ -1,4 +1,5 @@
-//! The sweep, on a schedule: fetches events that Stripe could not deliver, and counts what is stuck.
+//! The sweep, on a schedule: fetches events that Stripe could not deliver, looks again at customers that nobody has
+//! looked at for a day, and counts what is stuck.
 //!
 //! What it fetches goes into the log as a webhook would have put it there, so finding an event twice is nothing.
 
@@ -12,18 +13,25 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::Access,
     clock::now,
-    fold::chain,
-    store::{StoreError, quarantine, report::outbox},
+    fold::{FoldError, chain},
+    store::{StoreError, quarantine, report::outbox, subscribed},
     stripe::{self, StripeError, event},
     webhook::{self, Stored},
 };
+
+/// Milliseconds in a day.
+const DAY_MS: i64 = 24 * 3_600_000;
+/// Customers that one sweep looks at: reads are rationed, and the next sweep takes more.
+const LOOKS: i64 = 200;
 
 /// What a sweep needs.
 pub struct Sweep {
     pub pool: PgPool,
     pub nats: Nats,
     pub stripe: stripe::Client,
+    pub access: Access,
     /// See `Config::sweep_cron`.
     pub schedule: String,
     /// See `Config::stuck_after_ms`.
@@ -39,6 +47,8 @@ pub enum SweepError {
     Log(#[from] runtime::nats::PublishError),
     #[error("PostgreSQL")]
     Store(#[from] StoreError),
+    #[error("a look at a customer")]
+    Look(#[from] FoldError),
 }
 
 impl Sweep {
@@ -82,9 +92,14 @@ impl Sweep {
             }
             after = page.more_after;
             if after.is_none() {
-                return Ok(());
+                break;
             }
         }
+        let unseen = subscribed::unread_since(&self.pool, now().plus_ms(-DAY_MS), LOOKS).await?;
+        for customer in unseen {
+            self.access.look(&customer, None).await?;
+        }
+        Ok(())
     }
 
     async fn count_stuck(&self) -> Result<(), StoreError> {

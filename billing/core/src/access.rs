@@ -42,6 +42,22 @@ impl Status {
         }
     }
 
+    /// The provider's word for it.
+    #[must_use]
+    pub fn word(&self) -> &str {
+        match self {
+            Self::Active => "active",
+            Self::Trialing => "trialing",
+            Self::PastDue => "past_due",
+            Self::Paused => "paused",
+            Self::Unpaid => "unpaid",
+            Self::Canceled => "canceled",
+            Self::IncompleteExpired => "incomplete_expired",
+            Self::Incomplete => "incomplete",
+            Self::Unknown(word) => word,
+        }
+    }
+
     /// What it means for the keys; `None` = says nothing.
     pub(crate) fn meaning(&self) -> Option<Meaning> {
         let meaning = |rank, access, words| Some(Meaning { rank, access, words });

@@ -50,6 +50,8 @@ pub struct Sides {
     pub carried: Quantity,
     /// What is on the bill and asked for by nobody: use of a trial.
     pub free: Quantity,
+    /// What came too late for the invoice and is in no correction yet.
+    pub late: Quantity,
     /// Whether a final invoice was found.
     pub has_invoice: bool,
     /// Whether a plan prices the period.
@@ -74,6 +76,8 @@ pub enum Verdict {
     NoInvoice,
     /// The invoice asks for another amount than our rating.
     Amount,
+    /// All agrees but for late use whose correction is still to come.
+    Late,
     /// All agree.
     Ties,
 }
@@ -110,6 +114,7 @@ impl Verdict {
             Self::Unrated => "unrated",
             Self::NoInvoice => "no_invoice",
             Self::Amount => "amount",
+            Self::Late => "late",
             Self::Ties => "ties",
         }
     }
@@ -118,7 +123,7 @@ impl Verdict {
     #[must_use]
     pub fn owner(self) -> Owner {
         match self {
-            Self::Ties => Owner::Nobody,
+            Self::Late | Self::Ties => Owner::Nobody,
             Self::Unrated => Owner::Operator,
             Self::Stuck | Self::Summary | Self::Units => Owner::Engineering,
             Self::NoInvoice | Self::Amount => Owner::Finance,
@@ -196,6 +201,7 @@ pub fn tie(sides: &Sides) -> Tied {
     let told = sides.accepted.0.checked_add(sides.stuck.0);
     let billed = sides.invoiced.0.checked_add(sides.carried.0);
     let billed = billed.and_then(|billed| billed.checked_add(sides.free.0));
+    let billed = billed.and_then(|billed| billed.checked_add(sides.late.0));
     let asks = sides.expected.values().any(|one| one.amount != Minor::ZERO);
     let verdict = if sides.stuck > Quantity::ZERO {
         Verdict::Stuck
@@ -207,10 +213,12 @@ pub fn tie(sides: &Sides) -> Tied {
         Verdict::NoInvoice
     } else if billed != Some(sides.ledger.0) || told.is_none_or(|told| told > sides.ledger.0) {
         Verdict::Units
-    } else if differences.is_empty() {
-        Verdict::Ties
-    } else {
+    } else if !differences.is_empty() {
         Verdict::Amount
+    } else if sides.late > Quantity::ZERO {
+        Verdict::Late
+    } else {
+        Verdict::Ties
     };
     Tied { verdict, owner: verdict.owner(), differences }
 }

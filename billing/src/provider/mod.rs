@@ -3,12 +3,13 @@
 //! A provider takes reports and can be asked what it holds. Absent on purpose: customers, checkouts and
 //! subscriptions, which only some providers have.
 
+pub mod file;
 pub mod stripe;
 
 use std::future::Future;
 
 use billing_core::report::{Outcome, Row};
-use schemas::{Hour, MeterName, Quantity};
+use schemas::{Hour, MeterName, Period, Quantity};
 
 /// How telling a provider ended, with its own words for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,5 +45,13 @@ pub trait Provider: Send + Sync + 'static {
         customer: &str,
         meter: &MeterName,
         hour: Hour,
+    ) -> impl Future<Output = Result<Quantity, Unread>> + Send;
+
+    /// What it holds of a customer and meter in a whole period.
+    fn period_total(
+        &self,
+        customer: &str,
+        meter: &MeterName,
+        period: Period,
     ) -> impl Future<Output = Result<Quantity, Unread>> + Send;
 }

@@ -2,7 +2,7 @@
 
 use billing_core::report::{Outcome, Row};
 use http::StatusCode;
-use schemas::{Hour, MeterName, Quantity, TOOL_CALLS};
+use schemas::{Hour, MeterName, Period, Quantity, TOOL_CALLS};
 
 use super::{Provider, Told, Unread};
 use crate::stripe::{
@@ -12,6 +12,12 @@ use crate::stripe::{
     meter::{self, Event},
 };
 
+/// The largest difference between Stripe's clock and ours at which anything is sent. Unit: milliseconds.
+///
+/// Reports are dated by our hours, and Stripe takes them up to five minutes ahead of its own time.
+const MOST_APART_MS: i64 = 60_000;
+/// How long to wait before clocks that differ are compared again. Unit: milliseconds.
+const COMPARE_AGAIN_MS: i64 = 60_000;
 /// The most of Stripe's words that is kept with a row. Unit: characters.
 const WORDS: usize = 300;
 
@@ -29,12 +35,31 @@ impl StripeMeters {
     }
 }
 
+impl StripeMeters {
+    /// How far Stripe's clock is ahead of ours, if that is too far also when it is looked at again.
+    async fn clocks_apart(&self) -> Option<i64> {
+        let apart = || Some(self.client.clock_ahead_ms()).filter(|ms| ms.abs() > MOST_APART_MS);
+        apart()?;
+        // The last answer may be old, or of a time at which a clock was being set.
+        if let Err(error) = meter::touch(&self.client, &self.meter).await {
+            tracing::warn!(%error, "Stripe's clock cannot be looked at");
+        }
+        apart()
+    }
+}
+
 impl Provider for StripeMeters {
     fn takes(&self, meter: &MeterName) -> bool {
         meter.as_str() == TOOL_CALLS
     }
 
     async fn tell(&self, row: &Row, identifier: &str, key: &str) -> Told {
+        if let Some(apart_ms) = self.clocks_apart().await {
+            tracing::error!(apart_ms, "Stripe's clock and ours differ: nothing is sent");
+            let retry_after_ms = Some(COMPARE_AGAIN_MS);
+            let said = format!("Stripe's clock is {apart_ms} ms ahead of ours");
+            return Told { outcome: Outcome::NotExecuted { retry_after_ms }, said };
+        }
         let event = Event {
             customer: &row.customer,
             timestamp_s: row.timestamp_s(),
@@ -53,11 +78,24 @@ impl Provider for StripeMeters {
         _: &MeterName,
         hour: Hour,
     ) -> Result<Quantity, Unread> {
-        meter::hour_total(&self.client, &self.meter, customer, hour).await.map_err(|error| Unread {
-            retry_after_ms: error.retry_after_ms(),
-            transient: !error.is_final(),
-            source: Box::new(error),
-        })
+        meter::hour_total(&self.client, &self.meter, customer, hour).await.map_err(unread)
+    }
+
+    async fn period_total(
+        &self,
+        customer: &str,
+        _: &MeterName,
+        period: Period,
+    ) -> Result<Quantity, Unread> {
+        meter::period_total(&self.client, &self.meter, customer, period).await.map_err(unread)
+    }
+}
+
+fn unread(error: StripeError) -> Unread {
+    Unread {
+        retry_after_ms: error.retry_after_ms(),
+        transient: !error.is_final(),
+        source: Box::new(error),
     }
 }
 

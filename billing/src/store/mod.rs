@@ -4,8 +4,13 @@
 
 pub mod checkpoint;
 pub mod customer;
+pub mod dunning;
+pub mod invoice;
+pub mod price;
 pub mod quarantine;
 pub mod report;
+pub mod statement;
+pub mod subscribed;
 pub mod tenant;
 
 use sqlx::{PgPool, migrate::Migrator};
@@ -46,6 +51,10 @@ fn big(number: u64) -> Result<i64, StoreError> {
     i64::try_from(number).map_err(|_| StoreError::TooLarge(number))
 }
 
-fn corrupt(table: &'static str, column: &'static str, what: impl std::fmt::Display) -> StoreError {
+pub(crate) fn corrupt(
+    table: &'static str,
+    column: &'static str,
+    what: impl std::fmt::Display,
+) -> StoreError {
     StoreError::Corrupt { table, column, what: what.to_string() }
 }

@@ -3,6 +3,12 @@
 //! A meter can never be changed, and one that counts otherwise than we report bills wrongly in silence. So the
 //! process does not start before it has seen that the meter and the price are what they must be.
 
+use std::collections::{BTreeMap, HashMap};
+
+use billing_core::{
+    currency::{Currency, CurrencyError},
+    plan::{Book, PlanRef},
+};
 use stripe_billing::{
     BillingMeterStatus,
     billing_meter::{
@@ -24,8 +30,12 @@ use stripe_shared::{Price, RecurringUsageType};
 use super::{
     Client, StripeError,
     meter::{CUSTOMER_KEY, VALUE_KEY},
+    sale::{self, SaleError, Sold},
 };
-use crate::config::Config;
+use crate::{
+    config::{Config, ConfigError},
+    plans::{CALLS, CHARGE, PLAN, own_plan, written},
+};
 
 /// The meter as Stripe has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +48,10 @@ pub struct Meter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Catalog {
     pub meter: Meter,
-    /// The id of the metered price.
-    pub price: String,
+    /// The metered price of the settings.
+    pub price: Sold,
+    /// The prices of each plan on sale.
+    pub plans: BTreeMap<PlanRef, Vec<Sold>>,
 }
 
 /// Why billing cannot start on this account.
@@ -55,13 +67,22 @@ pub enum CatalogError {
     Differs { thing: &'static str, field: &'static str, found: String, wanted: String },
     #[error("Stripe's catalog")]
     Stripe(#[from] StripeError),
+    #[error("plans on sale")]
+    Sale(#[from] SaleError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Currency(#[from] CurrencyError),
 }
 
 impl CatalogError {
     /// Whether asking again may help; otherwise a person must act.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Stripe(error) if error.may_be_retried())
+        match self {
+            Self::Stripe(error) | Self::Sale(SaleError::Stripe(error)) => error.may_be_retried(),
+            _ => false,
+        }
     }
 }
 
@@ -69,30 +90,50 @@ impl CatalogError {
 ///
 /// # Errors
 /// See [`CatalogError`].
-pub async fn check(stripe: &Client, config: &Config) -> Result<Catalog, CatalogError> {
+pub async fn check(stripe: &Client, config: &Config, book: &Book) -> Result<Catalog, CatalogError> {
+    look(stripe, config, book, None).await
+}
+
+/// Reads all of it; `product` = what to make missing prices of plans under.
+async fn look(
+    stripe: &Client,
+    config: &Config,
+    book: &Book,
+    product: Option<&str>,
+) -> Result<Catalog, CatalogError> {
     let name = &config.meter_event_name;
     let meter =
         find_meter(stripe, name).await?.ok_or_else(|| CatalogError::NoMeter(name.clone()))?;
     let key = &config.price_lookup_key;
     let price = find_price(stripe, key).await?.ok_or_else(|| CatalogError::NoPrice(key.clone()))?;
     check_price(&price, &meter, config)?;
-    Ok(Catalog { meter, price: price.id.to_string() })
+    let currency: Currency = config.price_currency.parse()?;
+    let mut plans = BTreeMap::new();
+    for plan in config.plans_on_sale()? {
+        let prices = sale::prices(stripe, book, &plan, currency, &meter, product).await?;
+        plans.insert(plan, prices);
+    }
+    Ok(Catalog { meter, price: Sold { price: price.id.to_string(), metered: true }, plans })
 }
 
 /// Makes what is missing of meter, product and price, then checks all of it. Running it again changes nothing.
 ///
 /// # Errors
 /// See [`CatalogError`].
-pub async fn set_up(stripe: &Client, config: &Config) -> Result<Catalog, CatalogError> {
+pub async fn set_up(
+    stripe: &Client,
+    config: &Config,
+    book: &Book,
+) -> Result<Catalog, CatalogError> {
     let meter = match find_meter(stripe, &config.meter_event_name).await? {
         Some(meter) => meter,
         None => create_meter(stripe, config).await?,
     };
+    let product = product(stripe, config).await?;
     if find_price(stripe, &config.price_lookup_key).await?.is_none() {
-        let product = product(stripe, config).await?;
         create_price(stripe, config, &meter, &product).await?;
     }
-    check(stripe, config).await
+    look(stripe, config, book, Some(&product)).await
 }
 
 async fn find_meter(stripe: &Client, event_name: &str) -> Result<Option<Meter>, CatalogError> {
@@ -199,6 +240,10 @@ async fn create_price(
         .product(product)
         .recurring(recurring)
         .lookup_key(&config.price_lookup_key)
+        .metadata(HashMap::from([
+            (PLAN.to_owned(), written(&own_plan(config))),
+            (CHARGE.to_owned(), CALLS.to_owned()),
+        ]))
         .unit_amount_decimal(per_unit(config.price_per_1000_minor));
     let price = stripe.post(&request, &once()).await?;
     tracing::info!(price.id = %price.id, "Made the price");

@@ -11,14 +11,14 @@ use stripe_checkout::checkout_session::{
 };
 use stripe_shared::CheckoutSessionMode;
 
-use super::{Client, StripeError, customer::TENANT};
+use super::{Client, StripeError, customer::TENANT, sale::Sold};
 
 /// What a session is made of.
 pub struct Wanted<'a> {
     pub tenant: TenantId,
     pub customer: &'a str,
-    /// The metered price.
-    pub price: &'a str,
+    /// What is subscribed to: each price once.
+    pub prices: &'a [Sold],
     pub success_url: &'a str,
     pub cancel_url: Option<&'a str>,
 }
@@ -45,13 +45,17 @@ pub async fn create(
     subscription.metadata = Some(metadata.clone());
     subscription.billing_mode = Some(BillingMode::new(BillingModeType::Flexible));
     subscription.billing_cycle_anchor_config = Some(first_of_the_month());
-    let mut item = CreateCheckoutSessionLineItems::new();
-    item.price = Some(wanted.price.to_owned());
+    let items = wanted.prices.iter().map(|sold| {
+        let mut item = CreateCheckoutSessionLineItems::new();
+        item.price = Some(sold.price.clone());
+        item.quantity = (!sold.metered).then_some(1);
+        item
+    });
     let mut request = CreateCheckoutSession::new()
         .mode(CheckoutSessionMode::Subscription)
         .customer(wanted.customer)
         .client_reference_id(tenant)
-        .line_items(vec![item])
+        .line_items(items.collect::<Vec<_>>())
         .metadata(metadata)
         .subscription_data(subscription)
         .success_url(wanted.success_url);

@@ -58,6 +58,63 @@ pub async fn undelivered(stripe: &Client, after: Option<&str>) -> Result<Page, S
     Ok(Page { events, more_after })
 }
 
+/// One report that Stripe took and could not use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// The idempotency key that it was sent under, which begins with its identifier.
+    pub key: String,
+    pub code: String,
+}
+
+#[derive(Deserialize)]
+struct Thin {
+    data: Option<ThinData>,
+}
+
+#[derive(Deserialize)]
+struct ThinData {
+    reason: Option<ThinReason>,
+}
+
+#[derive(Deserialize)]
+struct ThinReason {
+    #[serde(default)]
+    error_types: Vec<ThinErrors>,
+}
+
+#[derive(Deserialize)]
+struct ThinErrors {
+    code: String,
+    #[serde(default)]
+    sample_errors: Vec<ThinSample>,
+}
+
+#[derive(Deserialize)]
+struct ThinSample {
+    request: Option<ThinRequest>,
+}
+
+#[derive(Deserialize)]
+struct ThinRequest {
+    identifier: Option<String>,
+}
+
+/// Fetches a thin event about meter events and gives those that it names: samples, not all of them.
+///
+/// # Errors
+/// See [`StripeError`].
+pub async fn unusable(stripe: &Client, id: &str) -> Result<Vec<Unusable>, StripeError> {
+    let request = RequestBuilder::new(StripeMethod::Get, format!("/v2/core/events/{id}"));
+    let thin: Thin = read(&stripe.call(&request, None).await?)?;
+    let types = thin.data.and_then(|data| data.reason).map(|reason| reason.error_types);
+    let mut found = Vec::new();
+    for ThinErrors { code, sample_errors } in types.unwrap_or_default() {
+        let keys = sample_errors.into_iter().filter_map(|sample| sample.request?.identifier);
+        found.extend(keys.map(|key| Unusable { key, code: code.clone() }));
+    }
+    Ok(found)
+}
+
 fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, StripeError> {
     serde_json::from_slice(body).map_err(|error| StripeError::Unreadable(error.to_string()))
 }

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
-use schemas::{Hour, Quantity};
+use schemas::{Hour, Period, Quantity};
 use stripe_billing::{
     billing_meter_event::CreateBillingMeterEvent,
     billing_meter_event_summary::{
         ListIdBillingMeterEventSummary, ListIdBillingMeterEventSummaryValueGroupingWindow as Window,
     },
 };
+use stripe_client_core::{RequestBuilder, StripeMethod};
 
 use super::{Client, StripeError, catalog::Meter};
 
@@ -49,6 +50,15 @@ pub async fn send(
     stripe.post(&request, key).await.map(|_| ())
 }
 
+/// Reads the meter, for what an answer shows beside it: that Stripe is there, and its clock.
+///
+/// # Errors
+/// See [`StripeError`].
+pub async fn touch(stripe: &Client, meter: &Meter) -> Result<(), StripeError> {
+    let request = RequestBuilder::new(StripeMethod::Get, format!("/billing/meters/{}", meter.id));
+    stripe.call(&request, None).await.map(drop)
+}
+
 /// What Stripe says that a customer used in one hour.
 ///
 /// # Errors
@@ -69,6 +79,33 @@ pub async fn hour_total(
     buckets.map(|bucket| whole(bucket.aggregated_value)).try_fold(Quantity::ZERO, |sum, value| {
         sum.checked_add(value?).map_err(|error| StripeError::Unreadable(error.to_string()))
     })
+}
+
+/// What Stripe says that a customer used in a period, as one sum: a read costs the same for a month as for an hour.
+///
+/// Stripe sums whole minutes, so the edges are those of the minutes that hold the period's.
+///
+/// # Errors
+/// See [`StripeError`]; a sum that is no whole number up to 2^53 is `Unreadable`.
+pub async fn period_total(
+    stripe: &Client,
+    meter: &Meter,
+    customer: &str,
+    period: Period,
+) -> Result<Quantity, StripeError> {
+    const MINUTE_MS: i64 = 60_000;
+    let from = period.from.0.div_euclid(MINUTE_MS) * 60;
+    let to =
+        (period.to.0.div_euclid(MINUTE_MS) + i64::from(period.to.0.rem_euclid(MINUTE_MS) > 0)) * 60;
+    let request =
+        ListIdBillingMeterEventSummary::new(meter.id.as_str(), customer, to, from).limit(100);
+    let page = stripe.get(&request).await?;
+    page.data.iter().map(|bucket| whole(bucket.aggregated_value)).try_fold(
+        Quantity::ZERO,
+        |sum, value| {
+            sum.checked_add(value?).map_err(|error| StripeError::Unreadable(error.to_string()))
+        },
+    )
 }
 
 fn whole(value: f64) -> Result<Quantity, StripeError> {

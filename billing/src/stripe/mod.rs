@@ -5,16 +5,28 @@
 
 pub mod catalog;
 pub mod checkout;
+pub mod correction;
 pub mod customer;
 pub mod error;
 pub mod event;
+pub mod invoice;
 pub mod meter;
+pub mod portal;
+pub mod price;
+pub mod sale;
 pub mod subscription;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use billing_core::backoff::Backoff;
 use bytes::Bytes;
+use chrono::DateTime;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::Full;
 use runtime::settings::Secret;
@@ -40,14 +52,35 @@ pub struct Client {
     key: Secret,
     timeout: Duration,
     tries: u32,
+    /// How far Stripe's clock was ahead of ours when it last answered. Unit: milliseconds.
+    ahead_ms: Arc<AtomicI64>,
 }
 
 impl Client {
-    /// A client of the API at `url`, without the `/v1`.
+    /// A client of the API at `url`, without a version.
     #[must_use]
     pub fn new(url: &str, key: Secret, timeout: Duration) -> Self {
         let http = runtime::http::Client::default();
-        Self { http, base: format!("{}/v1", url.trim_end_matches('/')), key, timeout, tries: 4 }
+        let (base, ahead_ms) = (url.trim_end_matches('/').to_owned(), Arc::default());
+        Self { http, base, key, timeout, tries: 4, ahead_ms }
+    }
+
+    /// How far Stripe's clock was ahead of ours (behind: below 0) when it last answered, by its `Date` header, which
+    /// counts whole seconds. Unit: milliseconds.
+    #[must_use]
+    pub fn clock_ahead_ms(&self) -> i64 {
+        self.ahead_ms.load(Ordering::Relaxed)
+    }
+
+    fn compare_clocks(&self, headers: &HeaderMap) {
+        let date =
+            text_header(headers, "date").and_then(|date| DateTime::parse_from_rfc2822(date).ok());
+        if let Some(date) = date {
+            let ahead_ms = date.timestamp_millis().saturating_sub(crate::clock::now().0);
+            self.ahead_ms.store(ahead_ms, Ordering::Relaxed);
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+            metrics::gauge!("billing_stripe_clock_ahead_ms").set(ahead_ms as f64);
+        }
     }
 
     /// The same client, but nothing is tried twice: for callers that keep a book of their own tries.
@@ -115,6 +148,7 @@ impl Client {
         let answer =
             self.http.send(self.to_http(request, key)?, self.timeout, LARGEST_ANSWER).await?;
         let (head, body) = answer.into_parts();
+        self.compare_clocks(&head.headers);
         if head.status.is_success() {
             return Ok(body);
         }
@@ -127,8 +161,10 @@ impl Client {
         key: Option<&str>,
     ) -> Result<Request<Full<Bytes>>, StripeError> {
         let query = request.query.as_deref().filter(|query| !query.is_empty());
+        // What is not of the first version says so itself.
+        let version = if request.path.starts_with("/v2/") { "" } else { "/v1" };
         let uri = format!(
-            "{}{}{}{}",
+            "{}{version}{}{}{}",
             self.base,
             request.path,
             query.map_or("", |_| "?"),

@@ -164,7 +164,9 @@ async fn old_news_never_overwrites_newer() {
     let proxy = Proxy::start(&world.sim, "GET /v1/subscriptions?", Hold::Answers).await;
     let key = Secret::new(API_KEY.to_owned());
     let stripe = billing::stripe::Client::new(&proxy.url(), key, Duration::from_secs(60));
-    let slow = Access { pool: world.pool.clone(), nats: world.nats.clone(), stripe };
+    let ladder = std::sync::Arc::default();
+    let slow =
+        Access { pool: world.pool.clone(), nats: world.nats.clone(), stripe, ladder, heals: false };
     world.set_status(&subscription, "past_due").await;
     let look = tokio::spawn(async move { slow.look(&customer, None).await });
     proxy.held.clone().wait_for(|held| *held > 0).await.unwrap();

@@ -5,9 +5,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod access;
+mod contract;
 mod kills;
 mod proxy;
 mod reports;
 mod setup;
+mod statements;
 mod webhooks;
 mod world;

@@ -22,7 +22,7 @@ pub const OPERATOR: &str = "operator-token";
 pub const METER_EVENTS: &str = "/v1/billing/meter_events";
 pub const API_KEY: &str = "sk_test_of_the_tests";
 /// How long a condition may take to come about.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct World {
     pub nats: Nats,

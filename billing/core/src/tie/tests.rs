@@ -24,6 +24,7 @@ fn tied() -> Sides {
         invoiced: Quantity(70),
         carried: Quantity(5),
         free: Quantity::ZERO,
+        late: Quantity::ZERO,
         has_invoice: true,
         rated: true,
         expected: amounts_of(&[("base", 0, 1900), ("calls", 70, 84)]),
@@ -47,6 +48,9 @@ fn verdicts_and_owners() {
     check(|sides| sides.invoiced = Quantity(71), Verdict::Units, Owner::Engineering);
     check(|sides| sides.ledger = Quantity(76), Verdict::Units, Owner::Engineering);
     check(|sides| sides.free = Quantity(1), Verdict::Units, Owner::Engineering);
+    let late = |sides: &mut Sides| (sides.carried, sides.late) = (Quantity(3), Quantity(2));
+    check(late, Verdict::Late, Owner::Nobody);
+    check(|sides| sides.late = Quantity(2), Verdict::Units, Owner::Engineering);
     check(|sides| sides.stuck = Quantity(1), Verdict::Stuck, Owner::Engineering);
     check(|sides| sides.rated = false, Verdict::Unrated, Owner::Operator);
     check(|sides| sides.has_invoice = false, Verdict::NoInvoice, Owner::Finance);

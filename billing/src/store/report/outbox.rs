@@ -90,7 +90,8 @@ pub async fn step(
 ) -> Result<bool, StoreError> {
     let sql = "update meter_report
                set state = $8, first_sent_at_ms = $9, last_sent_at_ms = $10, attempts = $11, server_errors = $12,
-                   due_at_ms = $13, said = coalesce($14, said), settled_at_ms = $15
+                   due_at_ms = $13, said = coalesce($14, said), settled_at_ms = $15,
+                   accepted_no = case when $8 = 'accepted' then nextval('report_accepted') else accepted_no end
                where tenant_id = $1 and meter = $2 and hour = $3 and segment = $4 and revision = $5
                  and state = $6 and attempts = $7";
     let done = sqlx::query(sql)
@@ -111,6 +112,22 @@ pub async fn step(
         .bind(to.state.is_settled().then_some(now.0))
         .execute(pool)
         .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Marks a report as refused that the provider had taken; `false` = there is no such report.
+///
+/// # Errors
+/// Any database error.
+pub async fn refuse_accepted(
+    pool: &PgPool,
+    identifier: &str,
+    code: &str,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let sql = "update meter_report set state = 'rejected', said = 'refused later: ' || $2, settled_at_ms = $3
+               where identifier = $1 and state = 'accepted'";
+    let done = sqlx::query(sql).bind(identifier).bind(code).bind(now.0).execute(pool).await?;
     Ok(done.rows_affected() == 1)
 }
 
