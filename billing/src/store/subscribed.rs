@@ -189,7 +189,8 @@ pub async fn ended(
     rows.into_iter().map(Subscribed::try_from).collect()
 }
 
-/// Customers with a subscription that is not over and was last read before a moment, at most `most`, the oldest first.
+/// Customers with a subscription that is not over and was last read before a moment, or of which only a decision is
+/// known; at most `most`, the oldest first.
 ///
 /// # Errors
 /// Any database error.
@@ -198,8 +199,14 @@ pub async fn unread_since(
     since: Timestamp,
     most: i64,
 ) -> Result<Vec<String>, StoreError> {
-    let sql = "select customer from subscribed where ended_at_ms is null and status <> 'incomplete_expired'
-               group by customer having max(read_at_ms) < $1 order by max(read_at_ms) limit $2";
+    let sql = "select customer from (
+                   select customer, max(read_at_ms) as read_at_ms from subscribed
+                   where ended_at_ms is null and status <> 'incomplete_expired' group by customer
+                   union all
+                   select customer, 0 from tenant
+                   where customer is not null and subscription is not null
+                     and not exists (select from subscribed where subscribed.customer = tenant.customer)) living
+               where read_at_ms < $1 order by read_at_ms limit $2";
     Ok(sqlx::query_scalar(sql).bind(since.0).bind(most).fetch_all(pool).await?)
 }
 

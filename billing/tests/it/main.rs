@@ -11,5 +11,6 @@ mod proxy;
 mod reports;
 mod setup;
 mod statements;
+mod trouble;
 mod webhooks;
 mod world;

@@ -11,7 +11,7 @@ use std::{
 
 use billing::store::statement::{Key, bill, look};
 use schemas::{Hour, Period, TenantId, Timestamp};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     rig::{Broke, Rig, text},
@@ -32,11 +32,11 @@ pub struct Result {
 impl Result {
     /// The last line of the output.
     pub fn line(&self) -> String {
-        json!({
-            "tenants": self.tenants, "months": self.months, "ledger": self.ledger, "stripe": self.stripe,
-            "carried": self.carried, "cent_differences": self.cents,
-        })
-        .to_string()
+        // In this order, which a JSON object of ours would not keep.
+        format!(
+            "{{\"tenants\":{},\"months\":{},\"ledger\":{},\"stripe\":{},\"carried\":{},\"cent_differences\":{}}}",
+            self.tenants, self.months, self.ledger, self.stripe, self.carried, self.cents
+        )
     }
 }
 
@@ -163,7 +163,7 @@ async fn stripe_money(rig: &Rig) -> std::result::Result<Money, Broke> {
         }
     }
     for (path, sign) in [("/v1/invoiceitems?", 1), ("/v1/credit_notes?", -1)] {
-        for one in rig.list(path).await.unwrap_or_default() {
+        for one in rig.list(path).await? {
             if let Some(key) = one["metadata"]["tollbook_correction"].as_str() {
                 let amount = one["amount"].as_i64().ok_or("a correction without an amount")?;
                 *corrections.entry(key.to_owned()).or_default() += sign * amount;
