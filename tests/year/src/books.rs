@@ -103,6 +103,9 @@ pub async fn lay_together(
         .filter(|row| row.period.from < played.script.ends)
         .map(|row| row.period.from.to_utc().format("%Y-%m").to_string())
         .collect();
+    if let Some(folder) = csv.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
     std::fs::write(csv, table(&rows))?;
     Ok(Result {
         tenants: played.script.players.len(),
