@@ -2,6 +2,7 @@
 
 mod flags;
 mod how_much;
+mod operations;
 mod pairs;
 mod switch;
 mod upstream;
@@ -63,6 +64,12 @@ struct File {
     connection_timeout: u64,
     request_timeout: u64,
     session_idle_ms: u64,
+    child_max_bytes: u64,
+    breaker_failures: u32,
+    breaker_percent: u32,
+    breaker_window_ms: u64,
+    breaker_open_ms: u64,
+    breaker_most_open_ms: u64,
     drain_ms: u64,
     flush_ms: u64,
     allowed_origins: String,
@@ -182,6 +189,7 @@ impl Config {
                 most_connections: file.max_connections,
                 head_patience: connection,
             },
+            upstream: operations::upstream(&file)?,
             metering: how_much::read(&file)?,
             node: NodeSettings {
                 spool_dir: file.spool_dir,
@@ -200,12 +208,6 @@ impl Config {
             tls,
             behind,
             told,
-            upstream: UpstreamSettings {
-                request_patience: Duration::from_millis(file.request_timeout),
-                max_answer_bytes: file.max_answer_size,
-                session_idle: Duration::from_millis(file.session_idle_ms),
-                max_sessions: file.max_sessions,
-            },
             connect_patience: connection,
             drain: Duration::from_millis(file.drain_ms),
             flush: Duration::from_millis(file.flush_ms),

@@ -18,6 +18,8 @@ use axum::{
 use bytes::Bytes;
 use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
 
+use mcp_node_core::breaker::BreakerSettings;
+
 use crate::{
     Node,
     access::Access,
@@ -46,11 +48,10 @@ impl Default for MeteredSettings {
                 hosts: Vec::new(),
                 loopback: true,
             },
+            // A server within this process is always there.
             upstream: UpstreamSettings {
-                request_patience: Duration::from_secs(60),
-                max_answer_bytes: 16 << 20,
-                session_idle: Duration::from_secs(3_600),
-                max_sessions: 10_000,
+                breaker: BreakerSettings { failures: 0, ..BreakerSettings::default() },
+                ..UpstreamSettings::default()
             },
             url: Uri::from_static("http://localhost/mcp"),
             identity: true,

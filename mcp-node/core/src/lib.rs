@@ -5,6 +5,7 @@
 //! knowledge of how the ledger divides a quota.
 
 pub mod billable;
+pub mod breaker;
 pub mod gate;
 pub mod glob;
 pub mod lease_book;

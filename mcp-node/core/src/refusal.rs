@@ -102,6 +102,14 @@ pub enum Refusal {
     UpstreamUnreachable,
     /// The upstream answered what is not MCP.
     UpstreamInvalid,
+    /// Its child ended too often: the next is started later.
+    UpstreamRestarting {
+        retry_ms: u64,
+    },
+    /// It failed too often: it is not asked for a while.
+    UpstreamUnavailable {
+        retry_ms: u64,
+    },
     /// No lease could be had in time.
     LedgerUnreachable,
     /// The spool is full or broken.
@@ -209,6 +217,18 @@ impl Refusal {
                 50_202,
                 "upstream_invalid",
                 "The server behind this gateway gave no valid answer.",
+            ),
+            Self::UpstreamRestarting { .. } => Row(
+                502,
+                50_203,
+                "upstream_restarting",
+                "The server behind this gateway does not stay up. It is started again later.",
+            ),
+            Self::UpstreamUnavailable { .. } => Row(
+                503,
+                50_308,
+                "upstream_unavailable",
+                "The server behind this gateway has failed too often. Retry later.",
             ),
             Self::LedgerUnreachable => Row(
                 503,
@@ -330,6 +350,9 @@ impl Refusal {
             Self::UnitsHeld { retry_ms, .. } | Self::RateHeld { retry_ms } => Some(*retry_ms),
             Self::LedgerUnreachable | Self::KeyNotActive | Self::Draining | Self::Starting => {
                 Some(1_000)
+            }
+            Self::UpstreamRestarting { retry_ms } | Self::UpstreamUnavailable { retry_ms } => {
+                Some(*retry_ms)
             }
             Self::IssuerUnreachable => Some(5_000),
             Self::CannotRecord | Self::TooManySessions | Self::TooManyConnections => Some(10_000),

@@ -63,6 +63,24 @@ pub struct Flags {
     /// After how long a session that nobody uses ends.
     #[arg(long, value_name = "MS")]
     session_idle_ms: Option<u64>,
+    /// The most memory of a child with all that it started; 0 = any.
+    #[arg(long, value_name = "BYTES")]
+    child_max_bytes: Option<u64>,
+    /// So many failures of the server one after the other, and it is asked no more for a while; 0 = never.
+    #[arg(long, value_name = "COUNT")]
+    breaker_failures: Option<u32>,
+    /// So does this share of failures.
+    #[arg(long, value_name = "PERCENT")]
+    breaker_percent: Option<u32>,
+    /// The time in which that share is counted.
+    #[arg(long, value_name = "MS")]
+    breaker_window_ms: Option<u64>,
+    /// For how long it is not asked, at first.
+    #[arg(long, value_name = "MS")]
+    breaker_open_ms: Option<u64>,
+    /// For how long it is not asked, at most.
+    #[arg(long, value_name = "MS")]
+    breaker_most_open_ms: Option<u64>,
     /// How long running calls may take at a stop.
     #[arg(long, value_name = "MS")]
     drain_ms: Option<u64>,
@@ -214,7 +232,8 @@ impl Flags {
             allowed_hosts tool_scopes jwt_key_claim upstream_headers forward_identity internal_jwt
             internal_jwt_header quota_meta refuse_as tenant_per_minute tenant_burst tenant_concurrent
             connection_per_minute connection_burst connection_concurrent backoff_after backoff_window_ms
-            backoff_steps backoff_most_ms block_ms log_level;
+            backoff_steps backoff_most_ms block_ms child_max_bytes breaker_failures breaker_percent
+            breaker_window_ms breaker_open_ms breaker_most_open_ms log_level;
             tls_cert tls_key tls_client_ca jwt_issuer jwt_audience jwt_jwks public_url internal_jwt_key_file internal_jwt_issuer
             internal_jwt_audience listen ops_listen node_id log_format tenant_id organization_id
         );

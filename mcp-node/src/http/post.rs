@@ -73,6 +73,19 @@ impl Post {
         self.meter.admit(&self.inbound.caller, call).await.map(Some)
     }
 
+    /// Whether it calls a tool.
+    #[must_use]
+    pub fn calls(&self) -> bool {
+        matches!(self.kind, Kind::Request { tool: Some(_), .. })
+    }
+
+    /// Notes that this message goes nowhere.
+    pub fn refused(&self, refusal: &Refusal) {
+        if let Kind::Request { tool: Some(tool), .. } = &self.kind {
+            self.meter.refused(&self.inbound.caller, tool, refusal);
+        }
+    }
+
     /// What may have to be counted of the answers to this request; `None` = nothing, beyond a call of a tool.
     #[must_use]
     pub fn asks_for_task(&self, tasks: &Arc<Tasks>) -> Option<Asked> {

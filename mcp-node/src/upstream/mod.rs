@@ -5,6 +5,7 @@
 //! several upstreams a node.
 
 pub(crate) mod client;
+mod guard;
 pub mod http;
 mod piece;
 mod signer;
@@ -21,6 +22,7 @@ use bytes::BytesMut;
 use futures::{StreamExt, stream};
 use mcp_node_core::{
     Refusal,
+    breaker::BreakerSettings,
     message::{Answer, Message, read},
     sse::{self, Splitter},
 };
@@ -56,6 +58,23 @@ pub struct UpstreamSettings {
     pub session_idle: Duration,
     /// The most sessions at a time.
     pub max_sessions: usize,
+    /// When a server over HTTP that fails is asked no more for a while.
+    pub breaker: BreakerSettings,
+    /// The most memory that a child may use with all that it started; `None` = any. Unit: bytes.
+    pub max_child_bytes: Option<u64>,
+}
+
+impl Default for UpstreamSettings {
+    fn default() -> Self {
+        Self {
+            request_patience: Duration::from_secs(60),
+            max_answer_bytes: 16 << 20,
+            session_idle: Duration::from_secs(3_600),
+            max_sessions: 10_000,
+            breaker: BreakerSettings::default(),
+            max_child_bytes: None,
+        }
+    }
 }
 
 /// How the server is reached.
@@ -94,6 +113,12 @@ impl Upstream {
     /// # Errors
     /// The session is not the caller's, the call was refused, or the server cannot be reached.
     pub async fn post(&self, post: Post) -> Result<Response, Refusal> {
+        if let Server::Http(http) = &*self.server
+            && let Err(refusal) = http.check()
+        {
+            post.refused(&refusal);
+            return Err(refusal);
+        }
         if post.inbound.is_modern() {
             return match (self.eras.of(&self.server).await?, &*self.server) {
                 (Era::New, Server::Http(http)) => http.post(post).await,

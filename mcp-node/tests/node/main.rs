@@ -21,6 +21,7 @@ mod quota_told;
 mod rig;
 mod server;
 mod smuggling;
+mod stay_up;
 mod stdio_server;
 mod tasks;
 mod tls;

@@ -51,7 +51,7 @@ impl Process {
         Self { child, url: url.expect("it said where it listens") }
     }
 
-    fn caller(&self, secret: &str) -> Caller {
+    pub fn caller(&self, secret: &str) -> Caller {
         Caller::new(&self.url, secret)
     }
 
@@ -74,7 +74,7 @@ impl Process {
 }
 
 /// Waits until the node knows the key.
-async fn known(caller: &Caller) {
+pub async fn known(caller: &Caller) {
     for _ in 0..500 {
         if caller.post(r#"{"jsonrpc":"2.0","id":0,"method":"ping"}"#).await.status() != 401 {
             return;
@@ -84,7 +84,7 @@ async fn known(caller: &Caller) {
     panic!("the key is not known");
 }
 
-fn runs(pid: u64) -> bool {
+pub fn runs(pid: u64) -> bool {
     // A process that ended and was not yet waited for by its new parent does not run.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))

@@ -71,6 +71,7 @@ pub fn settings() -> UpstreamSettings {
         max_answer_bytes: 1 << 20,
         session_idle: Duration::from_secs(600),
         max_sessions: 4,
+        ..UpstreamSettings::default()
     }
 }
 

@@ -17,7 +17,7 @@ use schemas::Outcome;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    super::{client::Client, slot::Slot},
+    super::{client::Client, guard::Passage, slot::Slot},
     Answered, HttpUpstream, headers,
     sessions::{InUse, Session},
 };
@@ -39,6 +39,7 @@ pub struct Exchange {
     /// A client that goes away cancels the call.
     pub modern: bool,
     pub client: Client,
+    pub passage: Passage,
 }
 
 /// How the call goes on after one part of it.
@@ -66,15 +67,21 @@ impl Exchange {
     async fn follow(&mut self, request: Request<Full<Bytes>>, deadline: Instant) -> Next {
         let upstream = self.upstream.clone();
         let sent = tokio::select! {
-            sent = upstream.send(request) => sent,
+            sent = upstream.send_on(request) => sent,
             () = self.client.gone(), if self.modern => return self.fail(Outcome::Cancelled, None).await,
         };
         let response = match sent {
             Ok(response) => response,
             Err(Refusal::UpstreamTimeout) => return self.time_out().await,
-            Err(refusal) => return self.fail(Outcome::UpstreamError, Some(refusal)).await,
+            Err(refusal) => {
+                self.passage.badly();
+                return self.fail(Outcome::UpstreamError, Some(refusal)).await;
+            }
         };
         let (head, body) = response.into_parts();
+        if !head.status.is_server_error() {
+            self.passage.reached();
+        }
         if head.status == StatusCode::ACCEPTED {
             return self.accepted().await;
         }
@@ -90,6 +97,7 @@ impl Exchange {
         if self.session.is_none() {
             return self.fail(Outcome::UpstreamError, Some(Refusal::UpstreamInvalid)).await;
         }
+        self.passage.well();
         self.client.respond(StatusCode::ACCEPTED.into_response());
         Next::Elsewhere
     }
@@ -104,13 +112,21 @@ impl Exchange {
         };
         let body = match body {
             Ok(body) => body,
-            Err(refusal) => return self.fail(Outcome::UpstreamError, Some(refusal)).await,
+            Err(refusal) => {
+                self.passage.badly();
+                return self.fail(Outcome::UpstreamError, Some(refusal)).await;
+            }
         };
         let ours = |message: &Message<'_>| match message {
             Message::Answer { id: Some(id), .. } => id.key() == self.id.key,
             Message::Answer { id: None, .. } => !head.status.is_success(),
             _ => false,
         };
+        if head.status.is_server_error() && !matches!(read(&body), Ok(Message::Answer { .. })) {
+            self.passage.badly();
+        } else {
+            self.passage.well();
+        }
         let recorded = match read(&body) {
             Ok(message) if ours(&message) => match message {
                 Message::Answer { answer, .. } => self.settle_if_wanted(answer, &body),
@@ -213,6 +229,9 @@ impl Exchange {
         }
         drop(data);
         let frame = if is_ours { self.client.told.in_event(frame) } else { frame };
+        if self.slot.is_settled() {
+            self.passage.well();
+        }
         self.client.send(frame).await;
         true
     }
@@ -230,6 +249,7 @@ impl Exchange {
         if self.session.is_some() && !self.modern {
             return Next::Elsewhere; // The client may resume it on the session's own stream.
         }
+        self.passage.badly();
         tracing::warn!(broken, "The upstream ended a stream without an answer");
         self.fail(Outcome::UpstreamError, Some(Refusal::UpstreamInvalid)).await
     }
@@ -257,6 +277,7 @@ impl Exchange {
     }
 
     async fn time_out(&mut self) -> Next {
+        self.passage.badly();
         self.fail(Outcome::Timeout, Some(Refusal::UpstreamTimeout)).await
     }
 

@@ -39,6 +39,7 @@ use self::{
 use super::{
     FRAMES, Stamp, Tasks, UpstreamSettings,
     client::{self, Client},
+    guard::Guard,
     slot::Slot,
     told::Told,
 };
@@ -57,6 +58,7 @@ struct Shared {
     sessions: Sessions,
     tasks: Arc<Tasks>,
     stamp: Stamp,
+    guard: Arc<Guard>,
     stopping: CancellationToken,
 }
 
@@ -85,6 +87,8 @@ impl HttpUpstream {
     }
 
     fn over(transport: Transport, url: Uri, settings: UpstreamSettings, stamp: Stamp) -> Self {
+        let name = url.authority().map_or("", |authority| authority.as_str());
+        let guard = Guard::of_server(name, settings.breaker);
         let shared = Shared {
             url,
             transport,
@@ -92,9 +96,18 @@ impl HttpUpstream {
             sessions: Sessions::new(settings),
             tasks: Arc::default(),
             stamp,
+            guard,
             stopping: CancellationToken::new(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Whether the server is asked at all.
+    ///
+    /// # Errors
+    /// It failed too often: not for a while.
+    pub fn check(&self) -> Result<(), Refusal> {
+        self.shared.guard.check()
     }
 
     /// Forwards a posted message.
@@ -109,7 +122,13 @@ impl HttpUpstream {
         if let (Kind::Request { id, .. }, Some(session)) = (&post.kind, &session) {
             session.check_free(&id.key)?;
         }
-        let Some(permit) = post.admit().await? else { return self.pass(post, session).await };
+        if !post.calls() {
+            return self.pass(post, session).await;
+        }
+        let passage = self.shared.guard.enter().inspect_err(|refusal| post.refused(refusal))?;
+        let Some(permit) = post.admit().await? else {
+            unreachable!("a call is admitted or refused");
+        };
         let Kind::Request { id, .. } = post.kind else {
             unreachable!("only a request is admitted");
         };
@@ -121,7 +140,8 @@ impl HttpUpstream {
         let request = self.request(Method::POST, &post.inbound, post.body);
         let (client, response) = Client::new(told);
         let modern = post.inbound.is_modern();
-        let exchange = Exchange { upstream: self.clone(), session, slot, id, modern, client };
+        let exchange =
+            Exchange { upstream: self.clone(), session, slot, id, modern, client, passage };
         tokio::spawn(exchange.run(request));
         response.await.map_err(|_| Refusal::UpstreamUnreachable)
     }
@@ -192,8 +212,19 @@ impl HttpUpstream {
         request
     }
 
-    /// Sends a request; a connection that turns out closed before the request went out is replaced once.
+    /// Sends a request, unless the server has failed too often; how it begins to answer says how it does.
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Answered>, Refusal> {
+        let mut passage = self.shared.guard.enter()?;
+        let sent = self.send_on(request).await;
+        match &sent {
+            Ok(response) if !response.status().is_server_error() => passage.well(),
+            Ok(_) | Err(_) => passage.badly(),
+        }
+        sent
+    }
+
+    /// Sends a request; a connection that turns out closed before the request went out is replaced once.
+    async fn send_on(&self, request: Request<Full<Bytes>>) -> Result<Response<Answered>, Refusal> {
         let again = request.clone();
         let sent = async {
             match self.shared.transport.send(request).await {

@@ -6,7 +6,7 @@
 use std::{
     io,
     os::unix::process::CommandExt,
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     sync::{
         LazyLock,
         mpsc::{Sender, SyncSender, channel, sync_channel},
@@ -111,9 +111,13 @@ async fn spawn(command: tokio::process::Command) -> io::Result<Child> {
     answer.map_err(io::Error::other)?.map_err(|_| gone())?
 }
 
-/// Waits until the child ends by itself or `end` is raised; then sees to it that its whole group is gone. Its input
-/// must be closed by then.
-pub async fn until_gone(mut child: Child, end: CancellationToken) {
+/// Waits until the child ends by itself or `end` is raised; then sees to it that its whole group is gone, at once if
+/// `at_once` is raised. Its input must be closed by then. Says how it ended, and whether by itself.
+pub async fn until_gone(
+    mut child: Child,
+    end: CancellationToken,
+    at_once: CancellationToken,
+) -> (Option<ExitStatus>, bool) {
     let group = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     let signal = |signal: Signal| {
         if let Some(group) = group {
@@ -125,14 +129,23 @@ pub async fn until_gone(mut child: Child, end: CancellationToken) {
         status = child.wait() => Some(status),
         () = end.cancelled() => None,
     };
-    if let Some(status) = ended {
+    if let Some(status) = &ended {
         tracing::warn!(?status, "A server has ended by itself");
-    } else if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-        signal(Signal::TERM);
-        let _ = tokio::time::timeout(GRACE, child.wait()).await;
+    } else {
+        let asked = async {
+            if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+                signal(Signal::TERM);
+                let _ = tokio::time::timeout(GRACE, child.wait()).await;
+            }
+        };
+        at_once.run_until_cancelled(asked).await;
     }
     signal(Signal::KILL); // Whatever of its group is left.
-    if let Err(error) = child.wait().await {
-        tracing::error!(%error, "Cannot learn whether a server has ended");
+    match child.wait().await {
+        Ok(status) => (Some(status), ended.is_some()),
+        Err(error) => {
+            tracing::error!(%error, "Cannot learn whether a server has ended");
+            (None, ended.is_some())
+        }
     }
 }

@@ -6,10 +6,11 @@
 
 mod child;
 mod lines;
+mod memory;
 mod session;
 mod streams;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, process::ExitStatus, sync::Arc, time::Duration};
 
 use axum::{
     http::{HeaderValue, StatusCode},
@@ -30,7 +31,7 @@ use self::{
     session::QUEUE,
     streams::{answered, takes_events},
 };
-use super::{Tasks, UpstreamSettings, told::Told};
+use super::{Tasks, UpstreamSettings, guard::Guard, told::Told};
 use crate::http::{Inbound, Kind, Post, RequestId, SESSION};
 
 /// How often sessions are looked at.
@@ -48,6 +49,8 @@ struct Shared {
     settings: UpstreamSettings,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     tasks: Arc<Tasks>,
+    /// Whether another child is started.
+    starts: Arc<Guard>,
     stopping: CancellationToken,
     children: TaskTracker,
 }
@@ -56,11 +59,13 @@ impl StdioUpstream {
     /// Children of `command`. Must be called within the runtime.
     #[must_use]
     pub fn new(command: ServerCommand, settings: UpstreamSettings) -> Self {
+        let starts = Guard::of_starts(&command.program);
         let shared = Shared {
             command,
             settings,
             sessions: Mutex::default(),
             tasks: Arc::default(),
+            starts,
             stopping: CancellationToken::new(),
             children: TaskTracker::new(),
         };
@@ -127,7 +132,7 @@ impl StdioUpstream {
     /// # Errors
     /// There is no such session of this caller.
     pub fn delete(&self, inbound: &Inbound) -> Result<Response, Refusal> {
-        self.session(inbound)?.end.cancel();
+        self.session(inbound)?.close("deleted");
         Ok(StatusCode::NO_CONTENT.into_response())
     }
 
@@ -135,7 +140,7 @@ impl StdioUpstream {
     pub async fn stop(&self) {
         self.shared.stopping.cancel();
         let all: Vec<_> = self.shared.sessions.lock().values().cloned().collect();
-        all.iter().for_each(|session| session.end.cancel());
+        all.iter().for_each(|session| session.close("stopped"));
         self.shared.children.close();
         self.shared.children.wait().await;
     }
@@ -175,16 +180,19 @@ impl StdioUpstream {
         if self.shared.sessions.lock().len() >= self.shared.settings.max_sessions {
             return Err(Refusal::TooManySessions);
         }
+        let mut passage = self.shared.starts.enter()?;
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|_| Refusal::UpstreamUnreachable)?;
         let id = format!("{:032x}", u128::from_be_bytes(random));
         let started = self.shared.command.start().await.map_err(|error| {
             tracing::error!(%error, program = self.shared.command.program, "Cannot start the server");
+            passage.badly();
+            metrics::counter!("mcp_child_ends_total", "why" => "not_started").increment(1);
             Refusal::UpstreamUnreachable
         })?;
         let (input, lines) = mpsc::channel(QUEUE);
-        let end = CancellationToken::new();
-        let session = Session::new(id.clone(), key, input, end);
+        metrics::counter!("mcp_child_starts_total").increment(1);
+        let session = Session::new(id.clone(), key, input, started.child.id(), passage);
         self.shared.sessions.lock().insert(id, session.clone());
         self.count();
         self.shared.children.spawn(self.clone().look_after(session.clone(), started, lines));
@@ -208,11 +216,12 @@ impl StdioUpstream {
             let session = session.clone();
             tokio::spawn(end.clone().run_until_cancelled_owned(async move {
                 read_lines(stdout, most, &session).await;
-                session.end.cancel();
+                session.close(SILENT);
             }))
         };
         tokio::spawn(log_lines(stderr));
-        until_gone(child, end.clone()).await;
+        let (status, by_itself) = until_gone(child, end.clone(), session.at_once.clone()).await;
+        let why = ended_why(session.why(), status, by_itself);
         // Its last words may still lie in the pipe, which has an end now that the whole group is gone.
         let read = tokio::time::timeout(LAST_WORDS, &mut reading).await;
         end.cancel();
@@ -220,6 +229,10 @@ impl StdioUpstream {
         for task in failed.into_iter().flatten() {
             tracing::error!(%task, "A task of a session has failed");
         }
+        if matches!(why, "exited" | "crashed" | "memory") {
+            session.failed_to_start();
+        }
+        metrics::counter!("mcp_child_ends_total", "why" => why).increment(1);
         session.fail_all();
         self.shared.sessions.lock().remove(&session.id);
         self.count();
@@ -228,6 +241,7 @@ impl StdioUpstream {
     fn count(&self) {
         let open = self.shared.sessions.lock().len();
         metrics::gauge!("mcp_sessions").set(u32::try_from(open).unwrap_or(u32::MAX));
+        metrics::gauge!("mcp_children").set(u32::try_from(open).unwrap_or(u32::MAX));
     }
 
     async fn sweep(self) {
@@ -239,9 +253,45 @@ impl StdioUpstream {
             for session in all {
                 if session.sweep(now, self.shared.settings.session_idle) {
                     tracing::info!("A session was idle for long: it ends");
-                    session.end.cancel();
+                    session.close("idle");
                 }
             }
+            if let Some(most) = self.shared.settings.max_child_bytes {
+                self.end_the_large(most).await;
+            }
         }
+    }
+
+    /// Ends children that hold more memory than they may.
+    async fn end_the_large(&self, most: u64) {
+        let groups = match tokio::task::spawn_blocking(memory::by_group).await {
+            Ok(Ok(groups)) => groups,
+            Ok(Err(error)) => return tracing::error!(%error, "Cannot see what memory servers use"),
+            Err(error) => return tracing::error!(%error, "Cannot see what memory servers use"),
+        };
+        for session in self.shared.sessions.lock().values() {
+            let held = session.group.and_then(|group| groups.get(&group)).copied();
+            if let Some(bytes) = held.filter(|bytes| *bytes > most && !session.end.is_cancelled()) {
+                tracing::warn!(bytes, most, "A server uses more memory than it may: it ends");
+                session.kill("memory");
+            }
+        }
+    }
+}
+
+/// What a child says whose output has ended.
+const SILENT: &str = "silent";
+
+/// Why a child is gone, in one word.
+fn ended_why(
+    said: Option<&'static str>,
+    status: Option<ExitStatus>,
+    by_itself: bool,
+) -> &'static str {
+    match said {
+        Some(why) if why != SILENT => why,
+        None if !by_itself => "closed",
+        _ if status.is_some_and(|status| status.success()) => "exited",
+        _ => "crashed",
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     http::RequestId,
     meter::Permit,
-    upstream::{Asked, ID_IN_USE, Piece, Tasks},
+    upstream::{Asked, ID_IN_USE, Piece, Tasks, guard::Passage},
 };
 
 /// Messages of a server that wait for a stream. The oldest go first when there are more.
@@ -67,6 +67,13 @@ pub struct Session {
     routes: Mutex<Routes>,
     /// Raised when the session is over.
     pub end: CancellationToken,
+    /// Raised when its child must not be asked to end, but made to.
+    pub at_once: CancellationToken,
+    /// The child's process group.
+    pub group: Option<i32>,
+    why: OnceLock<&'static str>,
+    /// Whether a child that was started also answers.
+    starting: Mutex<Option<Passage>>,
 }
 
 impl Session {
@@ -74,10 +81,38 @@ impl Session {
         id: String,
         key: KeyId,
         input: mpsc::Sender<Bytes>,
-        end: CancellationToken,
+        group: Option<u32>,
+        starting: Passage,
     ) -> Arc<Self> {
         let routes = Mutex::new(Routes { used: Some(Instant::now()), ..Routes::default() });
-        Arc::new(Self { id, key, input, routes, end })
+        let (end, at_once) = (CancellationToken::new(), CancellationToken::new());
+        let group = group.and_then(|group| i32::try_from(group).ok());
+        let (why, starting) = (OnceLock::new(), Mutex::new(Some(starting)));
+        Arc::new(Self { id, key, input, routes, end, at_once, group, why, starting })
+    }
+
+    /// Ends the session; the first reason stays.
+    pub fn close(&self, why: &'static str) {
+        let _ = self.why.set(why); // It ends already.
+        self.end.cancel();
+    }
+
+    /// Ends the session and its child without asking it.
+    pub fn kill(&self, why: &'static str) {
+        self.close(why);
+        self.at_once.cancel();
+    }
+
+    /// Why it ended, if anybody said so.
+    pub fn why(&self) -> Option<&'static str> {
+        self.why.get().copied()
+    }
+
+    /// Whether its child ended before it answered anything; what becomes of the next start is decided here.
+    pub fn failed_to_start(&self) {
+        if let Some(mut starting) = self.starting.lock().take() {
+            starting.badly();
+        }
     }
 
     /// Sends a message to the child. A line break in it can only stand between its parts, and becomes a space.
@@ -172,6 +207,9 @@ impl Session {
     }
 
     async fn take_answer(&self, id: &IdKey, answer: Answer<'_>, line: Bytes) {
+        if let Some(mut starting) = self.starting.lock().take() {
+            starting.well();
+        }
         let waiting = self.routes.lock().waiting.remove(id);
         let Some(waiting) = waiting else {
             tracing::debug!("An answer came that nobody waits for");
