@@ -4,6 +4,7 @@ mod flags;
 mod how_much;
 mod operations;
 mod pairs;
+mod servers;
 mod switch;
 mod upstream;
 mod who;
@@ -15,7 +16,6 @@ use std::{
     time::Duration,
 };
 
-use axum::http::Uri;
 use runtime::settings::{Secret, SettingsError, load};
 use schemas::NodeId;
 use serde::Deserialize;
@@ -28,10 +28,13 @@ use mcp_node::{
     http::{DoorSettings, ListenSettings, TlsFiles},
     labels::Labels,
     spool::SpoolLimits,
-    upstream::{UpstreamSettings, stdio::ServerCommand},
+    upstream::UpstreamSettings,
 };
 
-pub use self::flags::Flags;
+pub use self::{
+    flags::Flags,
+    servers::{Behind, Served},
+};
 use self::{
     pairs::Pairs,
     switch::Switch,
@@ -57,6 +60,8 @@ struct File {
     spool_dir: PathBuf,
     spool_max_bytes: u64,
     upstream_url: Option<String>,
+    #[serde(default)]
+    upstream: Vec<servers::Entry>,
     max_request_size: usize,
     max_answer_size: usize,
     max_connections: usize,
@@ -65,6 +70,7 @@ struct File {
     request_timeout: u64,
     session_idle_ms: u64,
     child_max_bytes: u64,
+    heartbeat_ms: u64,
     breaker_failures: u32,
     breaker_percent: u32,
     breaker_window_ms: u64,
@@ -113,13 +119,6 @@ struct File {
     organization_id: Option<String>,
 }
 
-/// The server behind the node.
-#[derive(Debug)]
-pub enum Behind {
-    Url(Uri),
-    Command(ServerCommand),
-}
-
 /// The settings, checked.
 #[derive(Debug)]
 pub struct Config {
@@ -133,7 +132,8 @@ pub struct Config {
     pub door: DoorSettings,
     pub access: AccessSettings,
     pub tls: Option<TlsFiles>,
-    pub behind: Behind,
+    /// The servers; the first is at `/mcp`.
+    pub servers: Vec<Served>,
     pub told: Told,
     pub upstream: UpstreamSettings,
     pub connect_patience: Duration,
@@ -152,6 +152,8 @@ pub enum ConfigError {
     NoUpstream,
     #[error("name one MCP server: an URL or a command, not both")]
     TwoUpstreams,
+    #[error("`{0}` is no name of a server, or the name of two: 1 to 64 of a-z, 0-9, `-`, `_`")]
+    Name(String),
     #[error("`{0}` is not an http or https URL")]
     NotAnUrl(String),
     #[error(transparent)]
@@ -177,11 +179,11 @@ impl Config {
         file.take_variables();
         let command = flags.over(&mut file)?;
         file.check_ranges()?;
-        let behind = behind(file.upstream_url.take(), command)?;
+        let mut servers = servers::read(&mut file, command)?;
         let bound = || format!("{}:{}", file.server_host, file.server_port);
         let listen = file.listen.take().unwrap_or_else(bound);
         let connection = Duration::from_millis(file.connection_timeout);
-        let told = upstream::told(&mut file, &behind)?;
+        let told = upstream::told(&mut file, &mut servers)?;
         let tls = who::tls(&mut file)?;
         let access = who::access(&mut file, is_loopback(&listen), tls.is_some())?;
         Ok(Self {
@@ -200,13 +202,14 @@ impl Config {
             door: DoorSettings {
                 max_request_bytes: file.max_request_size,
                 body_patience: connection,
+                heartbeat: Duration::from_millis(file.heartbeat_ms),
                 origins: listed(&file.allowed_origins),
                 hosts: listed(&file.allowed_hosts),
                 loopback: is_loopback(&listen),
             },
             access,
             tls,
-            behind,
+            servers,
             told,
             connect_patience: connection,
             drain: Duration::from_millis(file.drain_ms),
@@ -246,6 +249,7 @@ impl File {
                 (1_000..=30 * DAY).contains(&self.session_idle_ms),
                 "1 s to 30 days",
             ),
+            ("heartbeat_ms", (100..=3_600_000).contains(&self.heartbeat_ms), "100 ms to an hour"),
             ("drain_ms", self.drain_ms <= 3_600_000, "at most an hour"),
             ("flush_ms", self.flush_ms <= 3_600_000, "at most an hour"),
             ("log_format", self.has_known_format(), "text or json"),
@@ -280,25 +284,4 @@ fn listed(text: &str) -> Vec<String> {
 fn is_loopback(listen: &str) -> bool {
     let mut addresses = listen.to_socket_addrs().into_iter().flatten().peekable();
     addresses.peek().is_some() && addresses.all(|address: SocketAddr| address.ip().is_loopback())
-}
-
-fn behind(url: Option<String>, command: Vec<String>) -> Result<Behind, ConfigError> {
-    let mut words = command.into_iter();
-    match (url, words.next()) {
-        (None, None) => Err(ConfigError::NoUpstream),
-        (Some(_), Some(_)) => Err(ConfigError::TwoUpstreams),
-        (None, Some(program)) => {
-            // The server is somebody else's program: what opens our log is not its business.
-            let hidden = ["NATS_URL", "UPSTREAM_HEADERS"].map(|name| format!("{PREFIX}{name}"));
-            let hidden = hidden.to_vec();
-            Ok(Behind::Command(ServerCommand { program, args: words.collect(), hidden }))
-        }
-        (Some(text), None) => {
-            let uri: Option<Uri> = text.parse().ok();
-            let uri = uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
-            uri.filter(|uri| uri.host().is_some())
-                .map(Behind::Url)
-                .ok_or(ConfigError::NotAnUrl(text))
-        }
-    }
 }

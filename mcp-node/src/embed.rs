@@ -4,11 +4,7 @@
 //! instead of a connection. So keys, quotas, leases, what counts, refusals and both eras are the gateway's own, to the
 //! byte. `examples/embed.rs` shows it with `rmcp`. Absent on purpose: listening, which the server does itself.
 
-use std::{
-    convert::Infallible,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -44,6 +40,7 @@ impl Default for MeteredSettings {
             door: DoorSettings {
                 max_request_bytes: 5 << 20,
                 body_patience: Duration::from_secs(10),
+                heartbeat: Duration::from_secs(15),
                 origins: Vec::new(),
                 hosts: Vec::new(),
                 loopback: true,
@@ -108,10 +105,11 @@ where
         let opened = Door {
             meter: self.meter.clone(),
             upstream: Arc::new(Upstream::new(Server::Http(http), settings)),
+            named: HashMap::new(),
             access: Arc::new(Access::default()),
             signer: None,
             settings: door,
         };
-        service(Doorway::new(OnceLock::from(opened)))
+        service(Doorway::open(opened))
     }
 }

@@ -1,16 +1,13 @@
-//! The process `mcp-node`: one node with one door and one server behind it.
+//! The process `mcp-node`: one node with one door and the servers behind it.
 //!
 //! `mcp-node --upstream URL` or `mcp-node -- command args`; everything else has a default or comes from the
 //! environment. It stops in order at SIGTERM and SIGINT, and when it learns that another process is this node.
 
 mod config;
+mod reload;
+mod servers;
 
-use std::{
-    error::Error,
-    process::ExitCode,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use axum::http::HeaderName;
 use clap::Parser;
@@ -19,9 +16,7 @@ use mcp_node::{
     access::Access,
     http::{Door, Doorway, Tls, listen_over, router},
     meter::Meter,
-    upstream::{
-        HttpUpstream, Server, Signer, SignerError, SignerSettings, Stamp, StdioUpstream, Upstream,
-    },
+    upstream::{Signer, SignerError, SignerSettings},
 };
 use runtime::{
     health::Health,
@@ -29,10 +24,14 @@ use runtime::{
     serve::{bind, serve},
     shutdown, telemetry,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use self::config::{Behind, Config, Flags};
+use self::{
+    config::{Config, Flags},
+    reload::Reload,
+    servers::Servers,
+};
 
 /// How long answers may take to leave once nothing more is said.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -43,7 +42,8 @@ static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let config = match Config::read(Flags::parse()) {
+    let flags = Flags::parse();
+    let config = match Config::read(flags.clone()) {
         Ok(config) => config,
         Err(error) => {
             telemetry::init("mcp-node");
@@ -52,7 +52,7 @@ async fn main() -> ExitCode {
         }
     };
     telemetry::init_at("mcp-node", config.log_level, config.log_format.as_deref());
-    match run(config).await {
+    match run(flags, config).await {
         Ok(code) => code,
         Err(error) => {
             tracing::error!(error = &*error, "Cannot go on");
@@ -61,12 +61,12 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
+async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
     let stop = shutdown::token()?;
     let health = Health::default();
     health.wait_for("node", "starting");
 
-    let door = Doorway::new(OnceLock::new());
+    let door = Doorway::default();
     let closing = CancellationToken::new();
     let mut routes = router(door.clone());
     match &config.ops_listen {
@@ -79,10 +79,8 @@ async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
     }
     let listener = bind(&config.listen).await?;
     let tls = config.tls.clone().map(Tls::try_new).transpose()?.map(Arc::new);
-    if let Some(tls) = tls.clone() {
-        tokio::spawn(reload(tls, signal(SignalKind::hangup())?));
-    }
-    let taking = listen_over(listener, routes, config.listening, tls, closing.clone());
+    let hangups = signal(SignalKind::hangup())?;
+    let taking = listen_over(listener, routes, config.listening, tls.clone(), closing.clone());
     let mut serving = tokio::spawn(taking);
 
     let start = start(&config, &closing);
@@ -90,15 +88,18 @@ async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
         started = start => started?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
     };
-    let (node, upstream, signer) = started;
+    let (node, servers) = started;
     let opened = Door {
         meter: node.meter().clone(),
-        upstream: upstream.clone(),
+        upstream: servers.first(),
+        named: servers.named(),
         access: Arc::new(Access::start(config.access.clone(), &closing)),
-        signer,
+        signer: servers.signer(),
         settings: config.door.clone(),
     };
-    drop(door.set(opened)); // Set once, here.
+    door.set(opened);
+    let changing = Reload { flags, door, servers, tls };
+    let changing = tokio::spawn(changing.run(hangups, closing.clone().cancelled_owned()));
     health.ready("node");
     let watching = tokio::spawn(watch_health(node.meter().clone(), health.clone()));
     tracing::info!("Serving");
@@ -112,10 +113,11 @@ async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
     watching.abort();
     health.wait_for("node", "stopping");
     closing.cancel();
-    upstream.end_streams();
+    let servers = changing.await?;
+    servers.end_streams();
     node.meter().drain();
     node.meter().idle(config.drain).await;
-    upstream.stop().await;
+    servers.stop().await;
     if tokio::time::timeout(LAST_ANSWERS, serving).await.is_err() {
         tracing::warn!("Connections were cut that had not ended");
     }
@@ -124,8 +126,8 @@ async fn run(config: Config) -> Result<ExitCode, Box<dyn Error>> {
     Ok(code)
 }
 
-/// The node, the server behind it, and who signs the tokens that the server gets.
-type Started = (Node, Arc<Upstream>, Option<Arc<Signer>>);
+/// The node, and the servers behind it.
+type Started = (Node, Servers);
 
 async fn start(config: &Config, closing: &CancellationToken) -> Result<Started, Box<dyn Error>> {
     let nats = nats::connect(config.nats_url.expose(), "mcp-node").await?;
@@ -139,36 +141,7 @@ async fn start(config: &Config, closing: &CancellationToken) -> Result<Started, 
         ))
     };
     let signer = told.token.as_ref().map(start).transpose()?;
-    let stamp = Stamp {
-        fixed: told.headers.clone(),
-        identity: told.identity,
-        organization: told.organization.clone(),
-        signer: signer.clone(),
-    };
-    let server = match &config.behind {
-        Behind::Url(url) => {
-            let (url, patience) = (url.clone(), config.connect_patience);
-            Server::Http(HttpUpstream::stamped(url, patience, config.upstream, stamp))
-        }
-        Behind::Command(command) => {
-            Server::Stdio(StdioUpstream::new(command.clone(), config.upstream))
-        }
-    };
-    let signer = signer.map(|(_, signer)| signer);
-    Ok((node, Arc::new(Upstream::new(server, config.upstream)), signer))
-}
-
-/// Reads the certificates again at SIGHUP.
-async fn reload(tls: Arc<Tls>, mut hangups: Signal) {
-    while hangups.recv().await.is_some() {
-        match tls.reload() {
-            Ok(()) => tracing::info!("The certificates were read again"),
-            Err(error) => {
-                let error = &error as &dyn Error;
-                tracing::error!(error, "The certificates stay as they were");
-            }
-        }
-    }
+    Ok((node, Servers::start(config, signer)))
 }
 
 /// Shows on `/ready` what keeps the node from serving.

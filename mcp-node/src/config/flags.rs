@@ -9,7 +9,7 @@ use schemas::NodeId;
 use super::{ConfigError, File, Pairs, Switch, how_much};
 
 /// Meters the tool calls of an MCP server: `mcp-node --upstream URL`, or `mcp-node -- command args`.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(name = "mcp-node", version)]
 pub struct Flags {
     /// A TOML file of settings.
@@ -63,6 +63,9 @@ pub struct Flags {
     /// After how long a session that nobody uses ends.
     #[arg(long, value_name = "MS")]
     session_idle_ms: Option<u64>,
+    /// After how long a quiet stream of events shows that it lives.
+    #[arg(long, value_name = "MS")]
+    heartbeat_ms: Option<u64>,
     /// The most memory of a child with all that it started; 0 = any.
     #[arg(long, value_name = "BYTES")]
     child_max_bytes: Option<u64>,
@@ -232,7 +235,7 @@ impl Flags {
             allowed_hosts tool_scopes jwt_key_claim upstream_headers forward_identity internal_jwt
             internal_jwt_header quota_meta refuse_as tenant_per_minute tenant_burst tenant_concurrent
             connection_per_minute connection_burst connection_concurrent backoff_after backoff_window_ms
-            backoff_steps backoff_most_ms block_ms child_max_bytes breaker_failures breaker_percent
+            backoff_steps backoff_most_ms block_ms child_max_bytes heartbeat_ms breaker_failures breaker_percent
             breaker_window_ms breaker_open_ms breaker_most_open_ms log_level;
             tls_cert tls_key tls_client_ca jwt_issuer jwt_audience jwt_jwks public_url internal_jwt_key_file internal_jwt_issuer
             internal_jwt_audience listen ops_listen node_id log_format tenant_id organization_id

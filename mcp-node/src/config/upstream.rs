@@ -8,7 +8,7 @@ use axum::http::{
 };
 use mcp_node::upstream::SignerSettings;
 
-use super::{Behind, File};
+use super::{Behind, File, Served};
 
 /// After how long a node replaces the key in its own file.
 const ROTATION: Duration = Duration::from_secs(30 * 86_400);
@@ -26,6 +26,10 @@ pub enum UpstreamError {
     ValueFile(String, #[source] std::io::Error),
     #[error("`{0}` needs a server over HTTP: a child has no headers")]
     Child(&'static str),
+    #[error(
+        "internal_jwt needs one server alone: with several, each could use the token meant for another"
+    )]
+    OneToken,
     #[error("internal_jwt_header: `{0}` is no name of a header, or another setting's")]
     TokenHeader(String),
 }
@@ -33,19 +37,27 @@ pub enum UpstreamError {
 /// What the server is told beside the client's message.
 #[derive(Debug)]
 pub struct Told {
-    pub headers: HeaderMap,
     pub identity: bool,
     pub organization: Option<HeaderValue>,
     pub token: Option<(HeaderName, SignerSettings)>,
 }
 
 /// What the file, the variables and the flags say of it.
-pub(super) fn told(file: &mut File, behind: &Behind) -> Result<Told, UpstreamError> {
+pub(super) fn told(file: &mut File, servers: &mut [Served]) -> Result<Told, UpstreamError> {
+    let several = servers.len() > 1;
+    let Some(Served { behind, headers: own, .. }) = servers.first_mut() else {
+        unreachable!("a node without a server does not start");
+    };
     let mut headers = HeaderMap::new();
     for (name, value) in std::mem::take(&mut file.upstream_headers.0) {
         headers.insert(header(&name)?, secret(&name, &value)?);
     }
+    let mut all = headers.clone();
+    all.extend(std::mem::take(own));
     let signs = file.internal_jwt.0 || file.internal_jwt_key_file.is_some();
+    if signs && several {
+        return Err(UpstreamError::OneToken);
+    }
     let Behind::Url(url) = behind else {
         let said = [
             ("upstream_headers", !headers.is_empty()),
@@ -54,7 +66,7 @@ pub(super) fn told(file: &mut File, behind: &Behind) -> Result<Told, UpstreamErr
         ];
         return match said.into_iter().find(|(_, said)| *said) {
             Some((name, _)) => Err(UpstreamError::Child(name)),
-            None => Ok(Told { headers, identity: false, organization: None, token: None }),
+            None => Ok(Told { identity: false, organization: None, token: None }),
         };
     };
     let organization = file.organization_id.as_deref().map(HeaderValue::from_str);
@@ -65,7 +77,7 @@ pub(super) fn told(file: &mut File, behind: &Behind) -> Result<Told, UpstreamErr
     if signs {
         let wrong = || UpstreamError::TokenHeader(file.internal_jwt_header.clone());
         let name = header(&file.internal_jwt_header).map_err(|_| wrong())?;
-        if headers.contains_key(&name) {
+        if all.contains_key(&name) {
             return Err(wrong());
         }
         let own = || file.spool_dir.join("internal-jwt.pem");
@@ -78,10 +90,11 @@ pub(super) fn told(file: &mut File, behind: &Behind) -> Result<Told, UpstreamErr
         };
         token = Some((name, settings));
     }
-    Ok(Told { headers, identity: file.forward_identity.0, organization, token })
+    *own = all;
+    Ok(Told { identity: file.forward_identity.0, organization, token })
 }
 
-fn header(name: &str) -> Result<HeaderName, UpstreamError> {
+pub(super) fn header(name: &str) -> Result<HeaderName, UpstreamError> {
     let refused = || UpstreamError::Name(name.to_owned());
     let parsed: HeaderName = name.parse().map_err(|_| refused())?;
     let ours = [ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING];
@@ -92,7 +105,7 @@ fn header(name: &str) -> Result<HeaderName, UpstreamError> {
 }
 
 /// A value: as it is, or what a variable (`env:NAME`) or a file (`file:/path`) holds.
-fn secret(name: &str, value: &str) -> Result<HeaderValue, UpstreamError> {
+pub(super) fn secret(name: &str, value: &str) -> Result<HeaderValue, UpstreamError> {
     let text = if let Some(variable) = value.strip_prefix("env:") {
         std::env::var(variable).map_err(|_| UpstreamError::Variable(variable.to_owned()))?
     } else if let Some(path) = value.strip_prefix("file:") {

@@ -106,6 +106,7 @@ mod tests {
         DoorSettings {
             max_request_bytes: 1,
             body_patience: Duration::ZERO,
+            heartbeat: std::time::Duration::from_secs(15),
             origins: owned(origins),
             hosts: owned(hosts),
             loopback,

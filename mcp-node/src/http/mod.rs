@@ -7,21 +7,20 @@
 pub mod answer;
 mod as_result;
 mod cors;
+mod doorway;
 mod era;
+mod heartbeat;
 mod listen;
 mod post;
 mod tls;
 mod well_known;
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::Body,
-    extract::{Request, State},
+    extract::{Path, Request, State},
     http::{
         HeaderMap, Method, StatusCode,
         header::{ALLOW, HOST},
@@ -33,6 +32,7 @@ use axum::{
 use mcp_node_core::Refusal;
 
 pub use self::{
+    doorway::Doorway,
     era::FIRST_MODERN,
     listen::{ClientKey, ConnectionId, ListenSettings, listen, listen_over},
     post::{Kind, Post, RequestId},
@@ -57,6 +57,8 @@ pub struct DoorSettings {
     pub max_request_bytes: usize,
     /// How long a body may take to come.
     pub body_patience: Duration,
+    /// After how long a quiet stream shows that it lives.
+    pub heartbeat: Duration,
     /// Origins that browsers may call from, as they write them: `https://example.com`.
     pub origins: Vec<String>,
     /// Names that this node may be called by, without port; empty = any.
@@ -69,7 +71,10 @@ pub struct DoorSettings {
 /// The door of one node.
 pub struct Door {
     pub meter: Meter,
+    /// The server at `/mcp`.
     pub upstream: Arc<Upstream>,
+    /// The servers at `/mcp/{name}`.
+    pub named: HashMap<String, Arc<Upstream>>,
     pub access: Arc<Access>,
     /// Who signs the tokens that the server gets.
     pub signer: Option<Arc<Signer>>,
@@ -113,12 +118,10 @@ impl Inbound {
     }
 }
 
-/// A door that opens when it is set.
-pub type Doorway = Arc<OnceLock<Door>>;
-
 /// The routes of a door.
 pub fn router(door: Doorway) -> Router {
-    Router::new().route("/mcp", any(enter)).merge(well_known::router()).with_state(door)
+    let routes = Router::new().route("/mcp", any(enter)).route("/mcp/{name}", any(enter_named));
+    routes.merge(well_known::router()).with_state(door)
 }
 
 /// The door alone, at whatever path it is put.
@@ -128,6 +131,22 @@ pub(crate) fn service(door: Doorway) -> Router {
 
 async fn enter(State(door): State<Doorway>, request: Request) -> Response {
     let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
+    go_through(&door, &door.upstream, request).await
+}
+
+async fn enter_named(
+    State(door): State<Doorway>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response {
+    let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
+    match door.named.get(&name) {
+        Some(upstream) => go_through(&door, upstream, request).await,
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn go_through(door: &Door, upstream: &Arc<Upstream>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let origin = match cors::check(&head.headers, &door.settings) {
         Ok(origin) => origin,
@@ -137,7 +156,8 @@ async fn enter(State(door): State<Doorway>, request: Request) -> Response {
         cors::preflight()
     } else {
         let host = head.headers.get(HOST).cloned();
-        let mut response = serve(door, head, body).await;
+        let response = serve(door, upstream, head, body).await;
+        let mut response = heartbeat::keep(response, door.settings.heartbeat);
         if let Some(resource) = &door.access.resource {
             resource.point_to(host.as_ref(), response.headers_mut());
         }
@@ -149,7 +169,7 @@ async fn enter(State(door): State<Doorway>, request: Request) -> Response {
     response
 }
 
-async fn serve(door: &Door, head: Parts, body: Body) -> Response {
+async fn serve(door: &Door, upstream: &Upstream, head: Parts, body: Body) -> Response {
     let Parts { method, headers, extensions, .. } = head;
     let allowed = if era::is_modern(&headers) { "POST" } else { "POST, GET, DELETE" };
     if !allowed.split(", ").any(|allowed| method == allowed) {
@@ -174,15 +194,15 @@ async fn serve(door: &Door, head: Parts, body: Body) -> Response {
         };
     let inbound = Inbound { caller, scopes, headers, connection };
     if method == Method::POST {
-        return post::serve(door, inbound, body).await;
+        return post::serve(door, upstream, inbound, body).await;
     }
     if method == Method::DELETE {
-        let ended = door.upstream.delete(&inbound).await;
+        let ended = upstream.delete(&inbound).await;
         return ended.unwrap_or_else(|refusal| answer::refuse(&refusal, None));
     }
-    match (door.upstream.get(&inbound).await, door.access.shown(&inbound.grant(), false)) {
+    match (upstream.get(&inbound).await, door.access.shown(&inbound.grant(), false)) {
         // A resumed stream may hold the answer to a `tools/list`.
-        (Ok(stream), Some(shown)) => shown.of(stream, None, door.upstream.max_answer_bytes()).await,
+        (Ok(stream), Some(shown)) => shown.of(stream, None, upstream.max_answer_bytes()).await,
         (Ok(stream), None) => stream,
         (Err(refusal), _) => answer::refuse(&refusal, None),
     }

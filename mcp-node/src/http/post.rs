@@ -18,7 +18,7 @@ use crate::{
     access::Access,
     keys::Known,
     meter::{Call, Meter, Origin, Permit},
-    upstream::{Asked, Tasks},
+    upstream::{Asked, Tasks, Upstream},
 };
 
 /// A request's id: as it was written, and by its value.
@@ -110,7 +110,12 @@ impl Post {
 }
 
 /// Serves a POST.
-pub(super) async fn serve(door: &Door, inbound: Inbound, body: Body) -> Response {
+pub(super) async fn serve(
+    door: &Door,
+    upstream: &Upstream,
+    inbound: Inbound,
+    body: Body,
+) -> Response {
     let body = match whole(body, &inbound.headers, door).await {
         Ok(body) => body,
         Err(refusal) => return answer::refuse(&refusal, None),
@@ -132,9 +137,9 @@ pub(super) async fn serve(door: &Door, inbound: Inbound, body: Body) -> Response
     let (meter, access) = (door.meter.clone(), door.access.clone());
     let post = Post { inbound, body, kind, meter, access };
     let (said, modern) = (Said::of(&post), post.inbound.is_modern());
-    match door.upstream.post(post).await {
+    match upstream.post(post).await {
         Ok(response) => match shown {
-            Some(shown) => shown.of(response, id, door.upstream.max_answer_bytes()).await,
+            Some(shown) => shown.of(response, id, upstream.max_answer_bytes()).await,
             None => response,
         },
         Err(refusal) => {

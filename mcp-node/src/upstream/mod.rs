@@ -2,7 +2,7 @@
 //!
 //! All keep the same promises: a session belongs to the key that began it and shows to no other; an answer to a
 //! `tools/call` goes to the client only after it was recorded; the client's key goes nowhere. Absent on purpose:
-//! several upstreams a node.
+//! which of several servers a request is for (the door knows).
 
 pub(crate) mod client;
 mod guard;
@@ -48,7 +48,7 @@ pub(crate) const ID_IN_USE: Refusal =
     Refusal::InvalidRequest("A request with this `id` is still running.");
 
 /// What both kinds need to know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
     /// How long a call may take until its answer.
     pub request_patience: Duration,

@@ -20,6 +20,7 @@ mod quota;
 mod quota_told;
 mod rig;
 mod server;
+mod servers;
 mod smuggling;
 mod stay_up;
 mod stdio_server;

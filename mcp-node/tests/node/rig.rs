@@ -1,11 +1,6 @@
 //! NATS, a ledger, a node with its door, and a client: what most tests begin with.
 
-use std::{
-    net::SocketAddr,
-    path::Path,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
@@ -254,15 +249,14 @@ fn doorway(
     let settings = DoorSettings {
         max_request_bytes: 5 << 20,
         body_patience: Duration::from_secs(2),
+        heartbeat: Duration::from_secs(15),
         origins: vec!["https://good.example".into()],
         hosts: vec![],
         loopback: true,
     };
-    let door = Doorway::new(OnceLock::new());
     let (meter, access, signer) = (node.meter().clone(), access.clone(), signer.clone());
-    let opened = Door { meter, upstream: upstream.clone(), access, signer, settings };
-    assert!(door.set(opened).is_ok());
-    door
+    let (upstream, named) = (upstream.clone(), HashMap::new());
+    Doorway::open(Door { meter, upstream, named, access, signer, settings })
 }
 
 pub fn outcomes(records: &[Placed]) -> Vec<(String, String)> {

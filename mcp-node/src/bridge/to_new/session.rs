@@ -35,8 +35,6 @@ use crate::{
     upstream::{FRAMES, ID_IN_USE, Piece},
 };
 
-/// How often a quiet stream shows that it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long to wait before the server is asked again for a stream that it ended.
 const PAUSE: Duration = Duration::from_secs(1);
 /// A stream of subscriptions has no end of its own.
@@ -175,11 +173,8 @@ impl Session {
         let (to, messages) = mpsc::channel(FRAMES);
         tokio::spawn(self.clone().listen(to, stop));
         let next = async |mut messages: mpsc::Receiver<Bytes>| {
-            let frame = match tokio::time::timeout(KEEP_ALIVE, messages.recv()).await {
-                Ok(message) => answer::event(&message?).into(),
-                Err(_) => Bytes::from_static(b": \n\n"),
-            };
-            Some((frame, messages))
+            let message = messages.recv().await?;
+            Some((Bytes::from(answer::event(&message)), messages))
         };
         let frames = stream::unfold(messages, next).map(Ok::<_, Infallible>);
         answer::events(Body::from_stream(frames))

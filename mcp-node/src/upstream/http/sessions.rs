@@ -125,12 +125,14 @@ impl Sessions {
         if let Some(session) = by_id.get(id) {
             return if session.key == key { Ok(()) } else { Err(Refusal::UpstreamInvalid) };
         }
-        if by_id.len() >= self.settings.max_sessions {
+        let before = by_id.len();
+        if before >= self.settings.max_sessions {
             let idle = self.settings.session_idle;
             by_id.retain(|_, session| {
                 session.uses.load(Ordering::Relaxed) > 0 || session.used.lock().elapsed() < idle
             });
         }
+        count(before, by_id.len());
         if by_id.len() >= self.settings.max_sessions {
             return Err(Refusal::TooManySessions);
         }
@@ -138,13 +140,30 @@ impl Sessions {
             (Mutex::default(), Mutex::new(Instant::now()), AtomicUsize::new(0));
         by_id
             .insert(id.to_owned(), Arc::new(Session { id: id.to_owned(), key, calls, used, uses }));
-        metrics::gauge!("mcp_sessions").set(u32::try_from(by_id.len()).unwrap_or(u32::MAX));
+        count(0, 1);
         Ok(())
     }
 
     pub fn forget(&self, id: &str) {
         let mut by_id = self.by_id.lock();
-        by_id.remove(id);
-        metrics::gauge!("mcp_sessions").set(u32::try_from(by_id.len()).unwrap_or(u32::MAX));
+        if by_id.remove(id).is_some() {
+            count(1, 0);
+        }
+    }
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        count(self.by_id.get_mut().len(), 0);
+    }
+}
+
+/// Shows how many sessions there are, at this server and the others.
+fn count(before: usize, after: usize) {
+    let gauge = metrics::gauge!("mcp_sessions");
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    match after.checked_sub(before) {
+        Some(more) => gauge.increment(number(more)),
+        None => gauge.decrement(number(before - after)),
     }
 }

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// The command that serves MCP on its standard input and output.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerCommand {
     pub program: String,
     pub args: Vec<String>,

@@ -194,7 +194,7 @@ impl StdioUpstream {
         metrics::counter!("mcp_child_starts_total").increment(1);
         let session = Session::new(id.clone(), key, input, started.child.id(), passage);
         self.shared.sessions.lock().insert(id, session.clone());
-        self.count();
+        count(1.0);
         self.shared.children.spawn(self.clone().look_after(session.clone(), started, lines));
         Ok(session)
     }
@@ -235,13 +235,7 @@ impl StdioUpstream {
         metrics::counter!("mcp_child_ends_total", "why" => why).increment(1);
         session.fail_all();
         self.shared.sessions.lock().remove(&session.id);
-        self.count();
-    }
-
-    fn count(&self) {
-        let open = self.shared.sessions.lock().len();
-        metrics::gauge!("mcp_sessions").set(u32::try_from(open).unwrap_or(u32::MAX));
-        metrics::gauge!("mcp_children").set(u32::try_from(open).unwrap_or(u32::MAX));
+        count(-1.0);
     }
 
     async fn sweep(self) {
@@ -277,6 +271,12 @@ impl StdioUpstream {
             }
         }
     }
+}
+
+/// Shows how many children there are, of this server and the others; each is a session.
+fn count(change: f64) {
+    metrics::gauge!("mcp_sessions").increment(change);
+    metrics::gauge!("mcp_children").increment(change);
 }
 
 /// What a child says whose output has ended.

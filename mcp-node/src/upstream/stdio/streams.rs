@@ -1,6 +1,6 @@
 //! Messages of a session as events of an HTTP answer.
 
-use std::{convert::Infallible, time::Duration};
+use std::convert::Infallible;
 
 use axum::{
     body::Body,
@@ -20,21 +20,20 @@ use crate::{
     upstream::{Piece, told::Told},
 };
 
-/// How often a quiet stream shows that it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
 /// A session's own stream: what has waited for it, then what comes, until `end`.
 pub fn own_stream(
     waited: Vec<Bytes>,
     messages: mpsc::Receiver<Bytes>,
     end: CancellationToken,
 ) -> Response {
-    let waited = stream::iter(waited.into_iter().map(Some));
-    let frames = waited.chain(stream::unfold(messages, next_or_keep_alive));
-    let frames = frames.take_until(end.cancelled_owned()).map(|message| {
-        let frame = message.map(|message| answer::event(&message).into());
-        Ok::<_, Infallible>(frame.unwrap_or(Bytes::from_static(b": \n\n")))
-    });
+    let next = |mut messages: mpsc::Receiver<Bytes>| async {
+        let message = messages.recv().await?;
+        Some((message, messages))
+    };
+    let frames = stream::iter(waited).chain(stream::unfold(messages, next));
+    let frames = frames
+        .take_until(end.cancelled_owned())
+        .map(|message| Ok::<_, Infallible>(Bytes::from(answer::event(&message))));
     answer::events(Body::from_stream(frames))
 }
 
@@ -88,14 +87,4 @@ pub fn takes_events(inbound: &Inbound) -> bool {
         let kind = kind.split(';').next().unwrap_or_default().trim();
         kind.eq_ignore_ascii_case("text/event-stream")
     })
-}
-
-/// The next message, or `None` in time to show that the stream lives.
-async fn next_or_keep_alive(
-    mut messages: mpsc::Receiver<Bytes>,
-) -> Option<(Option<Bytes>, mpsc::Receiver<Bytes>)> {
-    match tokio::time::timeout(KEEP_ALIVE, messages.recv()).await {
-        Ok(message) => message.map(|message| (Some(message), messages)),
-        Err(_) => Some((None, messages)),
-    }
 }

@@ -1,0 +1,110 @@
+//! The servers behind the node: one from the command line, several from the file.
+
+use std::collections::HashSet;
+
+use axum::http::{HeaderMap, Uri};
+use mcp_node::upstream::stdio::ServerCommand;
+use serde::Deserialize;
+
+use super::{
+    ConfigError, File, PREFIX, Pairs,
+    upstream::{UpstreamError, header, secret},
+};
+
+/// How a server is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Behind {
+    Url(Uri),
+    Command(ServerCommand),
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Served {
+    /// It is at `/mcp/{name}`; `None` = at `/mcp` alone.
+    pub name: Option<String>,
+    pub behind: Behind,
+    /// This node's own credentials there.
+    pub headers: HeaderMap,
+}
+
+/// One `[[upstream]]` of the file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Entry {
+    name: String,
+    url: Option<String>,
+    #[serde(default)]
+    command: Vec<String>,
+    #[serde(default)]
+    headers: Pairs,
+}
+
+/// The servers; the first is at `/mcp`. `command` = what stands behind `--`.
+///
+/// # Errors
+/// There is none, one is named by two things or by none, or two have one name.
+pub(super) fn read(file: &mut File, command: Vec<String>) -> Result<Vec<Served>, ConfigError> {
+    let entries = std::mem::take(&mut file.upstream);
+    let hidden = hidden(&entries, &file.upstream_headers);
+    let mut servers = vec![];
+    match behind(file.upstream_url.take(), command, &hidden) {
+        Ok(behind) => servers.push(Served { name: None, behind, headers: HeaderMap::new() }),
+        Err(ConfigError::NoUpstream) if !entries.is_empty() => {}
+        Err(error) => return Err(error),
+    }
+    let mut names = HashSet::new();
+    for Entry { name, url, command, headers: said } in entries {
+        if !is_name(&name) || !names.insert(name.clone()) {
+            return Err(ConfigError::Name(name));
+        }
+        let behind = behind(url, command, &hidden)?;
+        if matches!(behind, Behind::Command(_)) && !said.0.is_empty() {
+            return Err(UpstreamError::Child("headers").into());
+        }
+        let mut headers = HeaderMap::new();
+        for (name, value) in said.0 {
+            headers.insert(header(&name)?, secret(&name, &value)?);
+        }
+        servers.push(Served { name: Some(name), behind, headers });
+    }
+    Ok(servers)
+}
+
+/// Variables that no child may see: where our log is, and the credentials for other servers.
+fn hidden(entries: &[Entry], first: &Pairs) -> Vec<String> {
+    let own = ["NATS_URL", "UPSTREAM_HEADERS", "UPSTREAM"].map(|name| format!("{PREFIX}{name}"));
+    let said = entries.iter().flat_map(|entry| &entry.headers.0).chain(&first.0);
+    let named = said.filter_map(|(_, value)| value.strip_prefix("env:").map(str::to_owned));
+    own.into_iter().chain(named).collect()
+}
+
+fn is_name(name: &str) -> bool {
+    let plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    (1..=64).contains(&name.len()) && name.bytes().all(plain)
+}
+
+fn behind(
+    url: Option<String>,
+    command: Vec<String>,
+    hidden: &[String],
+) -> Result<Behind, ConfigError> {
+    let mut words = command.into_iter();
+    match (url, words.next()) {
+        (None, None) => Err(ConfigError::NoUpstream),
+        (Some(_), Some(_)) => Err(ConfigError::TwoUpstreams),
+        (None, Some(program)) => {
+            // The server is somebody else's program: what opens our log is not its business.
+            let (args, hidden) = (words.collect(), hidden.to_vec());
+            Ok(Behind::Command(ServerCommand { program, args, hidden }))
+        }
+        (Some(text), None) => {
+            let uri: Option<Uri> = text.parse().ok();
+            let uri = uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
+            uri.filter(|uri| uri.host().is_some())
+                .map(Behind::Url)
+                .ok_or(ConfigError::NotAnUrl(text))
+        }
+    }
+}

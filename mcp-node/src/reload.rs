@@ -1,0 +1,80 @@
+//! Settings that are read again while the node runs: at SIGHUP, or not at all if they cannot be used.
+//!
+//! New requests meet the new door; those that run keep the one before to their end. What needs another socket, spool,
+//! log or meter (where to listen, NATS, the spool, quotas' bounds, the issuer, the log level) waits for a restart.
+
+use std::{error::Error, sync::Arc};
+
+use mcp_node::{
+    access::Access,
+    http::{Door, DoorSettings, Doorway, Tls},
+};
+use tokio::signal::unix::Signal;
+
+use crate::{
+    config::{Config, ConfigError, Flags},
+    servers::Servers,
+};
+
+/// What is changed.
+pub struct Reload {
+    pub flags: Flags,
+    pub door: Doorway,
+    pub servers: Servers,
+    pub tls: Option<Arc<Tls>>,
+}
+
+impl Reload {
+    /// Changes what can change at each hangup, and returns the servers of the end when `stop` comes.
+    pub async fn run(mut self, mut hangups: Signal, stop: impl Future<Output = ()>) -> Servers {
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                hangup = hangups.recv() => if hangup.is_none() {
+                    stop.await;
+                    return self.servers;
+                },
+                () = &mut stop => return self.servers,
+            }
+            self.read_certificates();
+            match self.read_settings() {
+                Ok(before) => {
+                    self.servers.retire(&before);
+                    tracing::info!("The settings were read again");
+                }
+                Err(error) => {
+                    let error = &error as &dyn Error;
+                    tracing::error!(error, "The settings stay as they were");
+                }
+            }
+        }
+    }
+
+    fn read_certificates(&self) {
+        let Some(tls) = &self.tls else { return };
+        match tls.reload() {
+            Ok(()) => tracing::info!("The certificates were read again"),
+            Err(error) => {
+                let error = &error as &dyn Error;
+                tracing::error!(error, "The certificates stay as they were");
+            }
+        }
+    }
+
+    /// Puts a new door in the place of the one that there is, and returns the servers behind that.
+    fn read_settings(&mut self) -> Result<Servers, ConfigError> {
+        let config = Config::read(self.flags.clone())?;
+        let servers = self.servers.changed(&config);
+        if let Some(before) = self.door.get() {
+            let issuer = before.access.issuer.clone();
+            let (needs, resource) = (config.access.needs, before.access.resource.clone());
+            let access = Arc::new(Access { needs, issuer, resource });
+            let (meter, signer) = (before.meter.clone(), servers.signer());
+            let (upstream, named) = (servers.first(), servers.named());
+            // Where the node listens has not changed, whatever the file says now.
+            let settings = DoorSettings { loopback: before.settings.loopback, ..config.door };
+            self.door.set(Door { meter, upstream, named, access, signer, settings });
+        }
+        Ok(std::mem::replace(&mut self.servers, servers))
+    }
+}
