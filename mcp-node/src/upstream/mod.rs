@@ -113,7 +113,8 @@ impl Upstream {
     /// # Errors
     /// The session is not the caller's, the call was refused, or the server cannot be reached.
     pub async fn post(&self, post: Post) -> Result<Response, Refusal> {
-        if let Server::Http(http) = &*self.server
+        // What has no answer goes on: a client may still cancel what runs.
+        if let (Server::Http(http), Kind::Request { .. }) = (&*self.server, &post.kind)
             && let Err(refusal) = http.check()
         {
             post.refused(&refusal);
