@@ -103,6 +103,7 @@ create table statement (
     check ((state = 'due') = (revision < 0))
 );
 create index statement_open on statement (due_at_ms) where state <> 'closed';
+create index statement_untied on statement (from_ms) where verdict = 'open';
 create index statement_apart on statement (owner) where owner <> 'nobody';
 
 -- Bills, as they were computed: revision 0 closes the period, each later one corrects the one before it. Never changed

@@ -129,6 +129,7 @@ impl<P: Provider> Statements<P> {
         // What an earlier round, or a process that was killed, has frozen and not published.
         done.closed +=
             self.each(bill::unpublished(&self.pool, ROUND).await?, publish::publish).await;
+        self.each(statement::untied(&self.pool, ROUND).await?, tie::again).await;
         done.collected =
             self.each(bill::uncollected(&self.pool, ROUND).await?, collect::collect).await;
         self.show().await?;

@@ -20,6 +20,15 @@ use crate::{
     },
 };
 
+/// Ties a statement out that an earlier round, or a process that was killed, has not.
+///
+/// # Errors
+/// As for [`tie`].
+pub async fn again<P: Provider>(all: &Statements<P>, frame: Frame) -> Result<bool, StatementError> {
+    tie(all, &frame).await?;
+    Ok(true)
+}
+
 /// Ties a statement that has a bill, and stores the result.
 ///
 /// # Errors

@@ -16,6 +16,7 @@ async fn setting_up_twice_makes_one_of_each_and_one_customer_a_tenant() {
     let mut billing = world.start().await;
     billing.stop().await.unwrap();
     billing.start_again().await.unwrap();
+    world.until_ready().await;
     for list in ["/v1/billing/meters", "/v1/products", "/v1/prices"] {
         assert_eq!(count(&world.sim_get(list).await), 1, "{list}");
     }

@@ -119,6 +119,12 @@ async fn a_period_is_closed_once_tied_out_and_corrected_by_lines_of_its_own() {
         (corrected["carried_units"].as_i64(), corrected["corrected_minor"].as_i64()),
         (Some(988), Some(99))
     );
+    // As a kill between the frozen correction and its tie-out leaves it.
+    world
+        .sql("update statement set verdict = 'open', carried_units = 0 where state = 'closed'")
+        .await;
+    let again = world.until_statement(tenant, "ties", 1).await;
+    assert_eq!(again["carried_units"].as_i64(), Some(988), "it is tied out again");
     world.until("the correction is at Stripe", async || world.items().await.len() == 1).await;
     let item = world.items().await.remove(0);
     assert_eq!(item["amount"].as_i64(), Some(99), "{item}");

@@ -85,8 +85,12 @@ impl World {
     /// Starts billing with these settings on top.
     pub async fn start_with(&self, more: &[(&str, &str)]) -> Service {
         let service = self.try_start(more).await.unwrap();
-        self.until("billing is ready", async || self.get("/ready").await.0 == StatusCode::OK).await;
+        self.until_ready().await;
         service
+    }
+
+    pub async fn until_ready(&self) {
+        self.until("billing is ready", async || self.get("/ready").await.0 == StatusCode::OK).await;
     }
 
     pub async fn try_start(&self, more: &[(&str, &str)]) -> Result<Service, stack::StackError> {

@@ -40,7 +40,7 @@ pub async fn freeze(
 ) -> Result<bool, StoreError> {
     let mut tx = pool.begin().await?;
     let moved = "update statement set revision = $4, state = case when state = 'due' then 'closing' else state end,
-                     invoice = coalesce(invoice, $5)
+                     invoice = coalesce(invoice, $5), verdict = 'open'
                  where tenant_id = $1 and subscription = $2 and from_ms = $3 and revision = $4 - 1";
     let revision =
         i32::try_from(new.revision).map_err(|_| StoreError::TooLarge(new.revision.into()))?;

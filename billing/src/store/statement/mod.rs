@@ -139,6 +139,16 @@ pub async fn due(pool: &PgPool, now: Timestamp, most: i64) -> Result<Vec<Frame>,
     rows.into_iter().map(Frame::try_from).collect()
 }
 
+/// Closed statements whose bill is newer than their tie-out, at most `most`: a process ended between the two.
+///
+/// # Errors
+/// Any database error.
+pub async fn untied(pool: &PgPool, most: i64) -> Result<Vec<Frame>, StoreError> {
+    let sql = "select * from statement where state = 'closed' and verdict = 'open' order by from_ms limit $1";
+    let rows: Vec<FrameRow> = sqlx::query_as(sql).bind(most).fetch_all(pool).await?;
+    rows.into_iter().map(Frame::try_from).collect()
+}
+
 /// One statement's frame.
 ///
 /// # Errors
