@@ -182,3 +182,18 @@ async fn the_inspector_works_and_says_why_it_is_refused() {
     until("the one call is counted", || world.ledger.consumed(&key) == 1).await;
     assert_eq!(node.stop().await, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_inspector_works_in_front_of_mcp_server_time() {
+    let (world, clients) = (World::start().await, Clients::fetch().await.unwrap());
+    let key = world.ledger.key("tb_inspector", Some(9)).await;
+    let node = node(&world, &behind(&clients.server_time())).await;
+    let home = tempfile::tempdir().unwrap();
+    let (program, mut args) = clients.inspector(&node.url, "tb_inspector");
+    let call = ["--method", "tools/call", "--tool-name", "get_current_time"];
+    args.extend(call.iter().chain(&["--tool-arg", "timezone=Etc/UTC"]).map(ToString::to_string));
+    let called = run((program, args), home.path()).await;
+    assert!(called.success && called.stdout.contains("Etc/UTC"), "{}", called.stderr);
+    until("the one call is counted", || world.ledger.consumed(&key) == 1).await;
+    assert_eq!(node.stop().await, Some(0));
+}
