@@ -79,15 +79,8 @@ pub async fn create(
     let (key, decision) = (mint.key(), mint.decision());
     let secret = new_secret()?;
     let command = Command::CreateKey(body.command(key, &secret)?);
-    match app.control.execute(decision, &command, now()).await? {
-        Done::Decided(_) => {
-            let mut view = app.key(key)?;
-            view.secret = Some(secret);
-            Ok((StatusCode::CREATED, Json(view)))
-        }
-        Done::Before(_) => Err(ApiError::SecretShown(key)),
-        Done::AlreadySo => Err(ApiError::bug(Malformed)),
-    }
+    let done = app.control.execute(decision, &command, now()).await?;
+    Ok((StatusCode::CREATED, Json(app.key_with_secret(key, &done, secret)?)))
 }
 
 /// `POST /admin/api-keys/{id}/revoke`. Revoking what is revoked is no error.
@@ -137,15 +130,8 @@ pub async fn rotate(
         hint: secret::hint(&secret),
         former_until: now.plus_ms(i64::from(overlap_s) * 1_000),
     });
-    match app.control.execute(mint.decision(), &command, now).await? {
-        Done::Decided(_) => {
-            let mut view = app.key(key)?;
-            view.secret = Some(secret);
-            Ok(Json(view))
-        }
-        Done::Before(_) => Err(ApiError::SecretShown(key)),
-        Done::AlreadySo => Err(ApiError::bug(Malformed)),
-    }
+    let done = app.control.execute(mint.decision(), &command, now).await?;
+    Ok(Json(app.key_with_secret(key, &done, secret)?))
 }
 
 /// How fast a key may be used, over all nodes together.
@@ -237,6 +223,15 @@ pub async fn list(
 }
 
 impl App {
+    /// A key with the secret that was just made for it: shown by the decision that stored it, and never again.
+    fn key_with_secret(&self, id: KeyId, done: &Done, secret: String) -> Result<KeyView, ApiError> {
+        match done {
+            Done::Decided(_) => Ok(KeyView { secret: Some(secret), ..self.key(id)? }),
+            Done::Before(_) => Err(ApiError::SecretShown(id)),
+            Done::AlreadySo => Err(ApiError::bug(Malformed)),
+        }
+    }
+
     fn key(&self, id: KeyId) -> Result<KeyView, ApiError> {
         let directory = self.control.directory();
         let key = directory.key(id).ok_or(Refusal::NoKey(id))?;
