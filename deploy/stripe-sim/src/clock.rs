@@ -119,6 +119,11 @@ pub fn utc(unix_s: i64) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(unix_s, 0)
 }
 
+/// A Unix second as v2 writes it; nothing outside chrono's range.
+pub fn rfc3339(unix_s: i64) -> String {
+    utc(unix_s).map_or_else(String::new, |at| at.format("%Y-%m-%dT%H:%M:%S.000Z").to_string())
+}
+
 /// The `Date` header's form (RFC 9110, section 5.6.7).
 pub fn http_date(unix_s: i64) -> String {
     utc(unix_s).map_or_else(String::new, |at| at.format("%a, %d %b %Y %H:%M:%S GMT").to_string())

@@ -22,6 +22,8 @@ use tokio::task::JoinSet;
 
 /// The longest wait between two attempts.
 const BACKOFF_LIMIT_MS: u64 = 5_000;
+/// How old a stale stamp is, in seconds: twice what receivers bear.
+const STALE_S: i64 = 600;
 /// How long a reordered delivery waits at most when the rule does not say.
 const REORDER_MS: u64 = 2_000;
 
@@ -92,13 +94,19 @@ async fn deliver(carrier: Arc<Carrier>, id: String) {
     }
     let mut backoff_ms = carrier.app.config.webhook_backoff_ms;
     for number in 1..=carrier.app.config.webhook_attempts {
-        let is_forged = number == 1 && matches!(fault, Some((DeliveryFault::WrongSignature, _)));
-        let Some(taken) = carrier.attempt(&id, is_forged.then_some("wrong_signature")).await else {
-            break;
+        let now = match fault {
+            Some((fault @ (DeliveryFault::WrongSignature | DeliveryFault::StaleStamp), _)) => {
+                (number == 1).then_some(fault)
+            }
+            Some((fault @ (DeliveryFault::UnknownType | DeliveryFault::MissingFields), _)) => {
+                Some(fault)
+            }
+            _ => None,
         };
+        let Some(taken) = carrier.attempt(&id, now).await else { break };
         if taken {
             if matches!(fault, Some((DeliveryFault::Duplicate, _))) {
-                carrier.attempt(&id, Some("duplicate")).await;
+                carrier.attempt(&id, Some(DeliveryFault::Duplicate)).await;
             }
             carrier.end(&id, State::Delivered);
             return;
@@ -112,8 +120,9 @@ async fn deliver(carrier: Arc<Carrier>, id: String) {
 /// One message, ready to go.
 struct Message {
     url: String,
-    secret: String,
-    body: Bytes,
+    /// Two while one is being rolled.
+    secrets: Vec<String>,
+    event: Value,
 }
 
 impl Carrier {
@@ -149,28 +158,42 @@ impl Carrier {
         let endpoint =
             store.endpoints.get(&delivery.endpoint).or(store.destinations.get(&delivery.endpoint));
         let endpoint = endpoint.filter(|row| row["status"] == "enabled")?;
-        let secret = world.store.endpoint_secrets.get(&delivery.endpoint)?.clone();
+        let secrets =
+            store.endpoint_secrets.get(&delivery.endpoint)?.valid_at(self.app.clock.now());
         let event = store.events.get(&delivery.event).or(store.notifications.get(&delivery.event));
         let mut event = event?.clone();
         if !endpoint["api_version"].is_null() {
             event["api_version"] = endpoint["api_version"].clone();
         }
         let url = endpoint["url"].as_str()?.to_owned();
-        Some(Message { url, secret, body: pretty(&event) })
+        Some(Message { url, secrets, event })
     }
 
     /// Sends once and records how it went. True: the receiver took it.
-    async fn attempt(&self, id: &str, fault: Option<&'static str>) -> Option<bool> {
-        let message = self.message(id)?;
-        let secret =
-            if fault == Some("wrong_signature") { "whsec_not_the_secret" } else { &message.secret };
-        let signed_at = self.app.clock.wire_now();
+    async fn attempt(&self, id: &str, fault: Option<DeliveryFault>) -> Option<bool> {
+        let mut message = self.message(id)?;
+        let mut signed_at = self.app.clock.wire_now();
+        match fault {
+            Some(DeliveryFault::WrongSignature) => {
+                message.secrets = vec!["whsec_not_the_secret".to_owned()];
+            }
+            Some(DeliveryFault::StaleStamp) => signed_at -= STALE_S,
+            Some(DeliveryFault::UnknownType) => {
+                message.event["type"] = "stripe_sim.unknown_type".into();
+            }
+            Some(DeliveryFault::MissingFields) => {
+                drop_nulls(&mut message.event);
+            }
+            _ => {}
+        }
+        let body = pretty(&message.event);
+        let fault = fault.map(DeliveryFault::as_str);
         let request = http::Request::post(&message.url)
             .header(CONTENT_TYPE, "application/json; charset=utf-8")
             .header(USER_AGENT, "Stripe/1.0 (stripe-sim)")
-            .header(DATE, http_date(signed_at))
-            .header("Stripe-Signature", sign::header(secret, signed_at, &message.body))
-            .body(Full::new(message.body.clone()))
+            .header(DATE, http_date(self.app.clock.wire_now()))
+            .header("Stripe-Signature", sign::header(&message.secrets, signed_at, &body))
+            .body(Full::new(body))
             .expect("a checked URL and ASCII headers make a request");
         let outcome = self.post(request).await;
         let taken = matches!(outcome, Ok(200..=299));
@@ -199,6 +222,18 @@ impl Carrier {
     }
 }
 
+/// Leaves out what is null, at any depth.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(rows) => rows.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -221,6 +256,13 @@ pub fn pretty(value: &Value) -> Bytes {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn only_nulls_are_left_out() {
+        let mut value = json!({ "a": null, "b": [{ "c": null, "d": 0 }], "e": "" });
+        drop_nulls(&mut value);
+        assert_eq!(value, json!({ "b": [{ "d": 0 }], "e": "" }));
+    }
 
     #[test]
     fn bodies_are_indented() {

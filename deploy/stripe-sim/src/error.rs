@@ -25,6 +25,27 @@ impl Kind {
     }
 }
 
+/// Which of Stripe's two APIs speaks: they have envelopes of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    V1,
+    V2,
+}
+
+impl Dialect {
+    pub fn of(path: &str) -> Self {
+        if path.starts_with("/v2/") { Self::V2 } else { Self::V1 }
+    }
+
+    /// The description's name of the envelope.
+    pub fn component(self) -> &'static str {
+        match self {
+            Self::V1 => "error",
+            Self::V2 => "v2.error",
+        }
+    }
+}
+
 /// One refusal: HTTP status, envelope and the headers that go with it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{status} {message}")]
@@ -174,6 +195,22 @@ impl ApiError {
         error
     }
 
+    /// 429: more requests in a second than the account may make. `reason` as in `Stripe-Rate-Limited-Reason`.
+    pub fn rate_limited(reason: &'static str) -> Self {
+        let message = "Request rate limit exceeded. Retry with exponential back-off.";
+        let mut error = Self::new(429, Kind::InvalidRequest, Some("rate_limit"), message);
+        error.should_retry = Some(true);
+        error.limited = Some(reason);
+        error.unstored()
+    }
+
+    /// 401: the token of a meter event session is older than its 15 minutes.
+    pub fn session_expired() -> Self {
+        let code = Some("billing_meter_event_session_expired");
+        let message = "The authentication token has expired: create another meter event session.";
+        Self::new(401, Kind::InvalidRequest, code, message).unstored()
+    }
+
     /// 400: the idempotency key belongs to other parameters.
     pub fn key_reused(key: &str) -> Self {
         let message = format!(
@@ -217,6 +254,14 @@ impl ApiError {
         error.unstored()
     }
 
+    /// 429 without a reason header: an object was held by another request for too long. An ordered fault.
+    pub fn lock_timeout() -> Self {
+        let message = "This object cannot be accessed right now because another API request or Stripe process is currently accessing it.";
+        let mut error = Self::new(429, Kind::InvalidRequest, Some("lock_timeout"), message);
+        error.should_retry = Some(true);
+        error.unstored()
+    }
+
     /// 413: the body is over the limit.
     pub fn too_large(limit: usize) -> Self {
         Self::new(
@@ -229,12 +274,44 @@ impl ApiError {
     }
 
     /// The body of the answer.
-    pub fn envelope(&self) -> Value {
+    pub fn envelope(&self, dialect: Dialect) -> Value {
+        match dialect {
+            Dialect::V1 => self.v1_envelope(),
+            Dialect::V2 => self.v2_envelope(),
+        }
+    }
+
+    /// v2 names every refusal by a code, and types of its own where a client can act on them.
+    fn v2_envelope(&self) -> Value {
+        let (kind, code) = match (self.status, self.code) {
+            (401, Some(code)) => ("temporary_session_expired", code),
+            (429, Some("rate_limit")) if self.limited == Some("resource-specific") => {
+                ("rate_limit", "too_many_concurrent_requests")
+            }
+            (429, code) => ("rate_limit", code.unwrap_or("rate_limit")),
+            (401, None) => ("invalid_request_error", "unauthorized"),
+            (400, None) if self.kind == Kind::Idempotency => {
+                ("idempotency_error", "idempotency_key_reused")
+            }
+            (400, None) => ("invalid_request_error", "invalid_fields"),
+            (404, None) => ("invalid_request_error", "not_found"),
+            (_, None) => (self.kind.as_str(), "internal_error"),
+            (_, Some(code)) => (self.kind.as_str(), code),
+        };
+        json!({ "error": { "type": kind, "code": code, "message": self.message } })
+    }
+
+    fn v1_envelope(&self) -> Value {
         let mut error = Map::new();
         error.insert("type".to_owned(), json!(self.kind.as_str()));
         error.insert("message".to_owned(), json!(self.message));
         if let Some(code) = self.code {
             error.insert("code".to_owned(), json!(code));
+            let page = code.replace('_', "-");
+            error.insert(
+                "doc_url".to_owned(),
+                json!(format!("https://stripe.com/docs/error-codes/{page}")),
+            );
         }
         if let Some(param) = &self.param {
             error.insert("param".to_owned(), json!(param));

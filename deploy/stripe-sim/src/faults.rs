@@ -41,6 +41,10 @@ pub enum ApiFault {
     /// 503 without effect; not kept.
     #[serde(rename = "unavailable_503")]
     Unavailable503,
+    /// The connection is reset before anything happens.
+    Reset,
+    /// 429 because something else holds the object: without effect, not kept, and without a reason header.
+    LockTimeout,
     /// The effect and the answer come late; what the request holds (its key, its customer and meter) stays held meanwhile.
     Slow,
 }
@@ -52,6 +56,8 @@ impl ApiFault {
             Self::LostAfter => "lost_after",
             Self::Stored500 => "stored_500",
             Self::Unavailable503 => "unavailable_503",
+            Self::Reset => "reset",
+            Self::LockTimeout => "lock_timeout",
             Self::Slow => "slow",
         }
     }
@@ -90,6 +96,14 @@ pub enum DeliveryFault {
     Drop,
     /// The first attempt is signed with another secret.
     WrongSignature,
+    /// The first attempt carries a good signature of ten minutes ago.
+    StaleStamp,
+    /// It comes under a type that nobody knows; `GET /v1/events` shows the real one.
+    UnknownType,
+    /// It lacks every attribute that is null.
+    MissingFields,
+    /// The change is told by two events of their own. Met when the change happens, so `skip` and `count` count changes.
+    Twin,
 }
 
 impl DeliveryFault {
@@ -100,7 +114,17 @@ impl DeliveryFault {
             Self::Delay => "delay",
             Self::Drop => "drop",
             Self::WrongSignature => "wrong_signature",
+            Self::StaleStamp => "stale_stamp",
+            Self::UnknownType => "unknown_type",
+            Self::MissingFields => "missing_fields",
+            Self::Twin => "twin",
         }
+    }
+}
+
+impl DeliveryRule {
+    fn wants(&self, event_type: &str) -> bool {
+        self.event_type.as_ref().is_none_or(|prefix| event_type.starts_with(prefix.as_str()))
     }
 }
 
@@ -134,11 +158,15 @@ impl Faults {
 
     /// The fault that a delivery meets, with its delay in milliseconds.
     pub fn meet_delivery(&mut self, event_type: &str) -> Option<(DeliveryFault, u64)> {
-        let fits = |rule: &DeliveryRule| {
-            rule.event_type.as_ref().is_none_or(|prefix| event_type.starts_with(prefix.as_str()))
-        };
+        let fits = |rule: &DeliveryRule| rule.kind != DeliveryFault::Twin && rule.wants(event_type);
         meet(&mut self.delivery, fits, |rule| (&mut rule.skip, &mut rule.count))
             .map(|rule| (rule.kind, rule.delay_ms))
+    }
+
+    /// True: the change that is told just now gets a second event.
+    pub fn meet_event(&mut self, event_type: &str) -> bool {
+        let fits = |rule: &DeliveryRule| rule.kind == DeliveryFault::Twin && rule.wants(event_type);
+        meet(&mut self.delivery, fits, |rule| (&mut rule.skip, &mut rule.count)).is_some()
     }
 }
 
@@ -196,6 +224,15 @@ mod tests {
         assert_eq!(faults.meet_delivery("customer.created"), None);
         assert_eq!(faults.meet_delivery("invoice.paid"), Some((DeliveryFault::Drop, 0)));
         assert_eq!(faults.meet_delivery("invoice.paid"), None);
+    }
+
+    #[test]
+    fn twins_are_met_by_changes_and_all_else_by_deliveries() {
+        let mut faults = faults(r#"{"delivery":[{"kind":"twin"},{"kind":"drop"}]}"#);
+        assert_eq!(faults.meet_delivery("a"), Some((DeliveryFault::Drop, 0)));
+        assert_eq!(faults.meet_delivery("a"), None);
+        assert!(faults.meet_event("a"));
+        assert!(!faults.meet_event("a"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod idempotency;
 mod ids;
 mod journal;
 mod life;
+mod limiter;
 mod list;
 mod params;
 mod rating;

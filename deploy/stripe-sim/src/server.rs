@@ -15,6 +15,7 @@ use axum::body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
@@ -98,21 +99,32 @@ async fn serve(stream: TcpStream, router: Router) {
             let Ok(response) = router.oneshot(request.map(Body::new)).await;
             match response.extensions().get::<HangUp>() {
                 None => Ok(response),
-                Some(HangUp) => Err(Broken),
+                Some(how) => Err(Broken(*how)),
             }
         }
     });
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(error = &error as &dyn std::error::Error, "cannot set TCP_NODELAY");
     }
+    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     // Errors here are broken connections, by order or by the client: both are part of the game.
-    if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
-    {
+    if let Err(error) = (&mut connection).await {
         tracing::debug!(error = &error as &dyn std::error::Error, "a connection broke");
+        let broken = error.source().and_then(|source| source.downcast_ref::<Broken>());
+        if matches!(broken, Some(Broken(HangUp::Reset))) {
+            reset(&connection.into_parts().io.into_inner());
+        }
+    }
+}
+
+/// Without time to linger, closing a socket resets its connection.
+fn reset(stream: &TcpStream) {
+    if let Err(error) = stream.set_zero_linger() {
+        tracing::warn!(error = &error as &dyn std::error::Error, "cannot reset a connection");
     }
 }
 
 /// The answer was lost by order.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer was lost by order")]
-struct Broken;
+struct Broken(HangUp);

@@ -26,6 +26,24 @@ pub enum GraduatedLines {
     PerTier,
 }
 
+/// How the end of an event summary is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SummaryEnd {
+    Exclusive,
+    Inclusive,
+}
+
+/// Which rate limits hold: none, those of a live account, or those of a sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rates {
+    #[default]
+    None,
+    Live,
+    Sandbox,
+}
+
 /// All settings. Absent fields of a change stay as they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -42,6 +60,10 @@ pub struct Settings {
     pub report_lag_s: i64,
     /// Seconds from a meter event's adjustment to its effect.
     pub adjustment_lag_s: i64,
+    /// What Stripe allows by the second; none, unless a test asks for it.
+    pub rates: Rates,
+    /// Whether an event summary's `end_time` itself belongs to it: Stripe's documents say both.
+    pub summary_end: SummaryEnd,
 }
 
 impl Default for Settings {
@@ -54,6 +76,8 @@ impl Default for Settings {
             graduated_lines: GraduatedLines::One,
             report_lag_s: 10,
             adjustment_lag_s: 0,
+            rates: Rates::None,
+            summary_end: SummaryEnd::Exclusive,
         }
     }
 }

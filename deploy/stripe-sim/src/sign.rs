@@ -3,9 +3,10 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// The header for one attempt. `t` is in Unix seconds and new for each attempt.
-pub fn header(secret: &str, t: i64, body: &[u8]) -> String {
-    format!("t={t},v1={}", signature(secret, t, body))
+/// The header for one attempt, with a signature by each secret. `t` is in Unix seconds and new for each attempt.
+pub fn header<S: AsRef<str>>(secrets: &[S], t: i64, body: &[u8]) -> String {
+    let sign = |secret: &S| format!(",v1={}", signature(secret.as_ref(), t, body));
+    format!("t={t}{}", secrets.iter().map(sign).collect::<String>())
 }
 
 fn signature(secret: &str, t: i64, body: &[u8]) -> String {

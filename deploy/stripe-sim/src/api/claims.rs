@@ -64,7 +64,7 @@ impl Claims {
         operation: &Operation,
         parameters: &Map<String, Value>,
     ) -> Result<(), ApiError> {
-        if operation.template != meter_event::TEMPLATE {
+        if !meter_event::TEMPLATES.contains(&operation.template.as_str()) {
             return Ok(());
         }
         let mut world = self.app.world();

@@ -1,26 +1,27 @@
 //! One request to the Stripe side, from raw bytes to the answer, through the same gates in the same order as at Stripe.
 //!
-//! Gates: ordered faults, key, version, route, parameters, idempotency, the meter event's slot; then the effect, at one instant,
+//! Gates: ordered faults, key, rate, version, route, parameters, idempotency, the meter event's slot; then the effect, at one instant,
 //! with its check against the API description. Work goes on when the client hangs up, as it does at Stripe: that is what makes a
-//! lost answer dangerous. Absent on purpose: rate limits by the second.
+//! lost answer dangerous.
 
 mod claims;
+mod given;
 pub mod reply;
 
 use crate::app::App;
-use crate::error::ApiError;
+use crate::error::{ApiError, Dialect};
 use crate::expand::expand;
 use crate::faults::ApiFault;
-use crate::form::{self, Branch};
 use crate::ids;
 use crate::journal::Entry;
 use crate::params::Params;
-use crate::resource::{self, API_VERSION, API_VERSIONS, Call, Handler, Origin};
-use crate::schema::{Operation, coerce, spec};
+use crate::resource::{self, API_VERSION, API_VERSIONS, Call, Handler, Origin, meter_stream};
+use crate::schema::{Operation, spec};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use claims::Claims;
+use given::Given;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use reply::Reply;
 use serde_json::{Map, Value, json};
@@ -66,7 +67,8 @@ pub async fn serve(State(app): State<Arc<App>>, request: Request) -> Response {
     let body = match Limited::new(body, BODY_LIMIT).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
-            return Reply::error(&ApiError::too_large(BODY_LIMIT)).into_response(
+            let dialect = Dialect::of(parts.uri.path());
+            return Reply::error(&ApiError::too_large(BODY_LIMIT), dialect).into_response(
                 &app,
                 &request_id,
                 &version,
@@ -89,19 +91,23 @@ pub async fn serve(State(app): State<Arc<App>>, request: Request) -> Response {
 async fn process(app: Arc<App>, incoming: Incoming, version: String) -> Response {
     let cleared = app.cleared.subscribe();
     let fault = app.world().faults.meet_request(incoming.parts.method.as_str(), incoming.path());
-    let form = form::parse(incoming.parts.uri.query().unwrap_or_default(), &incoming.body);
-    let params = form.as_ref().map_or(json!({}), Branch::to_json);
+    let dialect = Dialect::of(incoming.path());
+    let query = incoming.parts.uri.query().unwrap_or_default();
+    let given = Given::read(dialect, query, &incoming.body);
+    let params = given.as_ref().map_or(json!({}), Given::to_json);
     let reply = match fault {
-        Some((ApiFault::LostBefore, _)) => {
+        Some((ApiFault::LostBefore | ApiFault::Reset, _)) => {
             note(&app, &incoming, params, &Reply::nothing(), fault);
-            return reply::hang_up();
+            let resets = matches!(fault, Some((ApiFault::Reset, _)));
+            return if resets { reply::reset() } else { reply::hang_up() };
         }
-        Some((ApiFault::Unavailable503, _)) => Reply::error(&ApiError::unavailable()),
-        _ => answer(&app, &incoming, form, fault, cleared)
+        Some((ApiFault::LockTimeout, _)) => Reply::error(&ApiError::lock_timeout(), dialect),
+        Some((ApiFault::Unavailable503, _)) => Reply::error(&ApiError::unavailable(), dialect),
+        _ => answer(&app, &incoming, given, fault, cleared)
             .await
-            .unwrap_or_else(|error| Reply::error(&error)),
+            .unwrap_or_else(|error| Reply::error(&error, dialect)),
     };
-    check_error(&app, &reply);
+    check_error(&app, &reply, dialect);
     note(&app, &incoming, params, &reply, fault);
     match fault {
         Some((ApiFault::LostAfter, _)) => reply::hang_up(),
@@ -113,27 +119,31 @@ async fn process(app: Arc<App>, incoming: Incoming, version: String) -> Response
 async fn answer(
     app: &Arc<App>,
     incoming: &Incoming,
-    form: Result<Branch, ApiError>,
+    given: Result<Given, ApiError>,
     fault: Option<(ApiFault, u64)>,
     cleared: watch::Receiver<u64>,
 ) -> Result<Reply, ApiError> {
     authenticate(app, incoming)?;
+    app.world().limiter.take(
+        incoming.parts.method.as_str(),
+        incoming.path(),
+        app.clock.now_ms(),
+    )?;
     check_version(incoming)?;
     let (operation, id, handler) = route(app, incoming)?;
-    let form = form?;
+    let given = given?;
     let mut claims = match Claims::of_key(
         app,
         incoming.idempotency_key(),
         incoming.path(),
-        &form::fingerprint(&form),
+        &given.fingerprint(),
     )? {
         claims::Key::Replay(stored) => return Ok(Reply::replay(stored)),
         claims::Key::Ours(claims) => claims,
     };
-    let parameters = coerce::coerce(&operation.parameters, &form)?;
-    let parameters = Value::Object(parameters);
-    spec().check_parameters(operation, &parameters)?;
-    let Value::Object(parameters) = parameters else { unreachable!("just made of a map") };
+    let Value::Object(parameters) = given.typed(operation)? else {
+        unreachable!("parameters are an object by their schema")
+    };
     claims.hold_slot(operation, &parameters)?;
     let origin = Origin {
         request_id: Some(incoming.request_id.clone()),
@@ -141,8 +151,8 @@ async fn answer(
     };
     match fault {
         Some((ApiFault::Stored500, _)) => {
-            let reply =
-                Reply::error(&ApiError::internal("An unexpected error occurred (ordered fault)."));
+            let error = ApiError::internal("An unexpected error occurred (ordered fault).");
+            let reply = Reply::error(&error, Dialect::of(incoming.path()));
             claims.settle(&mut app.world().idempotency, &reply, &incoming.request_id);
             return Ok(reply);
         }
@@ -172,6 +182,7 @@ fn effect(
     id: &str,
     mut parameters: Map<String, Value>,
 ) -> (Reply, bool) {
+    let dialect = Dialect::of(&operation.template);
     let expansions = match parameters.remove("expand") {
         Some(Value::Array(paths)) => {
             paths.into_iter().filter_map(|path| path.as_str().map(str::to_owned)).collect()
@@ -197,11 +208,11 @@ fn effect(
         call.world.tally.complain(complaint.clone());
         let error =
             ApiError::internal(format!("stripe-sim broke the API description: {complaint}"));
-        return (Reply::error(&error), true);
+        return (Reply::error(&error, dialect), true);
     }
     match answer {
         Ok(answer) => (Reply::ok(&answer), true),
-        Err(error) => (Reply::error(&error), error.stored),
+        Err(error) => (Reply::error(&error, dialect), error.stored),
     }
 }
 
@@ -209,6 +220,14 @@ fn authenticate(app: &App, incoming: &Incoming) -> Result<(), ApiError> {
     let given = incoming.header("authorization").and_then(reply::key_of);
     match given {
         Some(key) if key == app.config.api_key => Ok(()),
+        Some(key) if incoming.path() == meter_stream::TEMPLATE => {
+            let expires_at = app.world().store.stream_sessions.get(&key).copied();
+            match expires_at {
+                Some(at) if app.clock.now() < at => Ok(()),
+                Some(_) => Err(ApiError::session_expired()),
+                None => Err(ApiError::unauthorized("Invalid authentication token provided.")),
+            }
+        }
         Some(key) => Err(ApiError::unauthorized(format!(
             "Invalid API Key provided: {}",
             reply::redacted(&key)
@@ -256,9 +275,9 @@ fn route<'a>(
 }
 
 /// Error envelopes are answers too.
-fn check_error(app: &App, reply: &Reply) {
+fn check_error(app: &App, reply: &Reply, dialect: Dialect) {
     let complaint = match &reply.error {
-        Some(envelope) => spec().check_component("error", envelope).err(),
+        Some(envelope) => spec().check_component(dialect.component(), envelope).err(),
         None => None,
     };
     if let Some(complaint) = complaint {

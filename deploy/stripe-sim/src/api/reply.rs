@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::clock::http_date;
 use crate::deliver::pretty;
-use crate::error::ApiError;
+use crate::error::{ApiError, Dialect};
 use crate::idempotency::Stored;
 use axum::body::Body;
 use axum::response::Response;
@@ -16,7 +16,12 @@ use serde_json::Value;
 
 /// Marks a response that must not be sent: the server breaks the connection instead.
 #[derive(Clone, Copy, Debug)]
-pub struct HangUp;
+pub enum HangUp {
+    /// The connection ends as if the other side had gone.
+    Close,
+    /// The connection is reset: the client sees it at once as an error.
+    Reset,
+}
 
 /// One answer before its headers.
 pub struct Reply {
@@ -42,8 +47,8 @@ impl Reply {
         }
     }
 
-    pub fn error(error: &ApiError) -> Self {
-        let envelope = error.envelope();
+    pub fn error(error: &ApiError, dialect: Dialect) -> Self {
+        let envelope = error.envelope(dialect);
         Self {
             status: error.status,
             body: pretty(&envelope),
@@ -125,10 +130,19 @@ impl Reply {
     }
 }
 
-/// A response that makes the server break the connection.
+/// A response that makes the server end the connection.
 pub fn hang_up() -> Response {
+    broken(HangUp::Close)
+}
+
+/// A response that makes the server reset the connection.
+pub fn reset() -> Response {
+    broken(HangUp::Reset)
+}
+
+fn broken(how: HangUp) -> Response {
     let mut response = Response::new(Body::empty());
-    response.extensions_mut().insert(HangUp);
+    response.extensions_mut().insert(how);
     response
 }
 

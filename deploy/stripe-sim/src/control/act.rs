@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::config;
 use crate::error::ApiError;
 use crate::faults::Faults;
-use crate::resource::{Call, Origin, checkout, subscription, thin_event};
+use crate::resource::{Call, Origin, checkout, subscription, thin_event, webhook_endpoint};
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
@@ -95,6 +95,27 @@ pub async fn register_destination(
         .map_err(|text| ControlError::new(StatusCode::UNPROCESSABLE_ENTITY, text))?;
     let events = wanted.enabled_events.unwrap_or_else(|| vec!["*".to_owned()]);
     perform(&app, |call| Ok(thin_event::register(call, &url, wanted.secret, &events))).map(Json)
+}
+
+/// How long the old secret signs beside the new one, in seconds: at most a day, as in Stripe's Dashboard.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Roll {
+    keep_s: u32,
+}
+
+/// `POST /_sim/webhook_endpoints/{id}/roll`: a new signing secret, for an event destination too. Answers it.
+pub async fn roll_secret(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    body: Result<Option<Json<Roll>>, JsonRejection>,
+) -> Reply {
+    let Roll { keep_s } = body?.map_or_else(Roll::default, |Json(roll)| roll);
+    if keep_s > 86_400 {
+        let text = "`keep_s` is 0 to 86400, which is a day";
+        return Err(ControlError::new(StatusCode::UNPROCESSABLE_ENTITY, text));
+    }
+    perform(&app, |call| webhook_endpoint::roll_secret(call, &id, keep_s.into())).map(Json)
 }
 
 /// `POST /_sim/faults`: adds orders. Answers all that are open.

@@ -29,6 +29,7 @@ pub fn router() -> Router<Arc<App>> {
         .route("/faults", get(look::faults).post(act::order_faults).delete(act::clear_faults))
         .route("/clock", get(time::clock).post(time::set_clock))
         .route("/event_destinations", post(act::register_destination))
+        .route("/webhook_endpoints/{id}/roll", post(act::roll_secret))
         .route("/portal/sessions/{id}", get(portal::page))
         .route("/portal/sessions/{id}/{act}", post(portal::press))
         .route("/agenda", get(time::agenda))

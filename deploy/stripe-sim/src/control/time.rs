@@ -94,6 +94,7 @@ pub async fn change_settings(
     app.act(Origin::default(), |call| {
         let changed = call.world.settings.change(&change);
         changed.map_err(|text| ControlError::new(StatusCode::UNPROCESSABLE_ENTITY, text))?;
+        call.world.limiter.rates = call.world.settings.rates;
         call.world.store.subscriptions.touch_all(); // Notices may be due at other times now.
         Ok(Json(call.world.settings.clone()))
     })

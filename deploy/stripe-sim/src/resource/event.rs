@@ -1,50 +1,64 @@
 //! `/v1/events`, and how everything else tells of a change.
 //!
 //! An event holds the object as it was shown at that moment and never changes, except that `pending_webhooks` counts down. Events
-//! are listed for 30 days. Thin events are in [`super::thin_event`]. Absent on purpose: twin events for one change.
+//! are listed for 30 days. Thin events are in [`super::thin_event`].
 
-use super::{API_VERSION, Answer, Call, page};
+use super::{API_VERSION, Answer, Call, entitlement, page};
 use crate::ids;
 use crate::list::Range;
 use crate::params::Params;
-use crate::store::World;
 use crate::store::deliveries::{Delivery, State};
-use crate::store::table::id_of;
+use crate::store::table::{Table, id_of};
+use crate::store::{Store, World};
 use serde_json::{Map, Value, json};
 
 const LISTED_S: i64 = 30 * 86_400;
 
 impl Call<'_> {
-    /// Records an event and owes it to every endpoint that wants its type.
+    /// Tells of a change to every endpoint that wants its type: by one event, or by two where twins were ordered.
     pub fn emit(&mut self, event_type: &str, object: &Value, previous: Option<Map<String, Value>>) {
-        let id = self.mint(ids::EVENT);
-        let wants = |row: &&Value| row["status"] == "enabled" && listens(row, event_type);
-        let endpoints: Vec<(String, String)> = self
-            .world
-            .store
-            .endpoints
-            .newest_first()
-            .filter(wants)
-            .map(|row| (id_of(row).to_owned(), row["url"].as_str().unwrap_or_default().to_owned()))
-            .collect();
         let mut data = json!({ "object": object });
         if let Some(previous) = previous {
             data["previous_attributes"] = Value::Object(previous);
         }
+        if self.world.faults.meet_event(event_type) {
+            self.record(event_type, &data);
+        }
+        self.record(event_type, &data);
+        if event_type.starts_with("customer.subscription.") {
+            let customer = object["customer"].as_str().unwrap_or_default();
+            entitlement::refresh(self, customer);
+        }
+    }
+
+    fn record(&mut self, event_type: &str, data: &Value) {
+        let id = self.mint(ids::EVENT);
+        let waiting = self.owe(&id, event_type, |store| &store.endpoints);
         let event = json!({
             "id": id, "object": "event", "api_version": API_VERSION, "created": self.now(), "data": data, "livemode": false,
-            "pending_webhooks": endpoints.len(), "type": event_type,
+            "pending_webhooks": waiting, "type": event_type,
             "request": { "id": self.origin.request_id, "idempotency_key": self.origin.idempotency_key },
         });
         if let Some(at) = self.beside_test_clock {
             self.world.store.event_ages.insert(id.clone(), at);
         }
         self.world.store.events.insert(event);
-        for (endpoint, url) in endpoints {
-            let delivery = self.mint(ids::DELIVERY);
+        self.events.push(id);
+    }
+
+    /// Owes an event to every enabled receiver that wants its type. Answers how many there are.
+    pub fn owe(&mut self, event: &str, event_type: &str, receivers: fn(&Store) -> &Table) -> usize {
+        let wants = |row: &&Value| row["status"] == "enabled" && listens(row, event_type);
+        let rows = receivers(&self.world.store).newest_first().filter(wants);
+        let found: Vec<(String, String)> = rows
+            .map(|row| (id_of(row).to_owned(), row["url"].as_str().unwrap_or_default().to_owned()))
+            .collect();
+        let count = found.len();
+        for (endpoint, url) in found {
+            let id = self.mint(ids::DELIVERY);
             self.world.deliveries.add(Delivery {
-                id: delivery.clone(),
-                event: id.clone(),
+                id: id.clone(),
+                event: event.to_owned(),
                 event_type: event_type.to_owned(),
                 endpoint,
                 url,
@@ -52,9 +66,9 @@ impl Call<'_> {
                 fault: None,
                 attempts: Vec::new(),
             });
-            self.outbox.push(delivery);
+            self.outbox.push(id);
         }
-        self.events.push(id);
+        count
     }
 }
 

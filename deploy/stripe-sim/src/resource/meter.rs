@@ -1,8 +1,8 @@
 //! `/v1/billing/meters`.
 //!
 //! An event name belongs to one active meter. Nothing but the display name changes after creation; a deactivated meter no longer
-//! takes events, and what comes meanwhile is lost for good. Absent on purpose: `event_time_window`, whose overwriting of hours is
-//! not documented well enough to simulate.
+//! takes events, and what comes meanwhile is lost for good. With an `event_time_window`, an event takes the place of those of its
+//! customer's same UTC hour or day; which of two wins is not documented: here the one that came last.
 
 use super::{Answer, Call, object, page};
 use crate::error::ApiError;
@@ -21,13 +21,14 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
         hash_text(&mut params, "customer_mapping", "event_payload_key", "stripe_customer_id")?;
     let value_key = hash_text(&mut params, "value_settings", "event_payload_key", "value")?;
     let formula = hash_text(&mut params, "default_aggregation", "formula", "sum")?;
+    let window = params.text("event_time_window");
     params.finish()?;
     check_unique(call, &event_name)?;
     let fields = json!({
         "id": call.mint(ids::METER), "object": "billing.meter", "created": call.now(), "updated": call.now(), "livemode": false,
         "customer_mapping": { "type": "by_id", "event_payload_key": customer_key },
         "default_aggregation": { "formula": formula }, "display_name": display_name, "event_name": event_name,
-        "status": "active", "status_transitions": { "deactivated_at": null },
+        "event_time_window": window, "status": "active", "status_transitions": { "deactivated_at": null },
         "value_settings": { "event_payload_key": value_key },
     });
     let meter = object("billing.meter", fields);

@@ -1,21 +1,23 @@
-//! `POST /v1/billing/meter_events`.
+//! `POST /v1/billing/meter_events` and its v2 twin.
 //!
 //! Refused at once: a timestamp outside the window, an identifier that is still remembered, a second call for the same customer
 //! and meter while one is in flight. Everything else is taken in with a 200, also what will not count; the ledger keeps why.
-//! What comes later (error reports, adjustments) is in [`super::thin_event`].
+//! What comes later is in [`super::thin_event`] and [`super::meter_event_adjustment`], many events at once in [`super::meter_stream`].
 
 use super::{Answer, Call, meter};
+use crate::clock::rfc3339;
 use crate::error::ApiError;
 use crate::ids;
 use crate::params::Params;
 use crate::store::World;
 use crate::store::table::id_of;
 use crate::store::usage::{Outcome, Row};
+use chrono::DateTime;
 use rust_decimal::Decimal;
 use serde_json::{Map, Value, json};
 
-/// The path, for the request pipeline.
-pub const TEMPLATE: &str = "/v1/billing/meter_events";
+/// The paths that take one event at a time, for the request pipeline.
+pub const TEMPLATES: [&str; 2] = ["/v1/billing/meter_events", "/v2/billing/meter_events"];
 /// How far back a timestamp may lie, in seconds.
 pub const PAST_S: i64 = 35 * 86_400;
 /// How far ahead a timestamp may lie, in seconds.
@@ -30,27 +32,92 @@ pub fn slot(world: &World, parameters: &Map<String, Value>) -> Option<(String, S
     Some((event_name.to_owned(), customer.to_owned()))
 }
 
-/// `POST /v1/billing/meter_events`.
-pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
-    let event_name = params.required_text("event_name")?;
-    let identifier = match params.text("identifier") {
-        Some(identifier) => identifier,
-        None => call.mint(ids::METER_EVENT),
-    };
-    let payload = params.take("payload").unwrap_or_default();
-    let now = clock_of(call, &event_name, &payload);
-    let timestamp = params.int("timestamp").unwrap_or(now);
-    params.finish()?;
-    check_window(timestamp, now)?;
-    if call.world.usage.knows(&identifier, call.now_ms) {
-        return Err(ApiError::duplicate_identifier(&identifier));
+/// An event as a request gives it.
+pub struct Given {
+    event_name: String,
+    pub identifier: String,
+    payload: Value,
+    /// Unix seconds.
+    timestamp: i64,
+    /// The second of its customer's clock.
+    now: i64,
+}
+
+impl Given {
+    /// Reads what v1 and v2 have in common; `stamp` reads the timestamp.
+    fn read(
+        call: &mut Call<'_>,
+        mut params: Params,
+        stamp: impl FnOnce(&mut Params) -> Result<Option<i64>, ApiError>,
+    ) -> Result<Self, ApiError> {
+        let event_name = params.required_text("event_name")?;
+        let identifier = match params.text("identifier") {
+            Some(identifier) => identifier,
+            None => call.mint(ids::METER_EVENT),
+        };
+        let payload = params.take("payload").unwrap_or_default();
+        let now = clock_of(call, &event_name, &payload);
+        let timestamp = stamp(&mut params)?.unwrap_or(now);
+        params.finish()?;
+        Ok(Self { event_name, identifier, payload, timestamp, now })
     }
-    let row = judge(call, &event_name, &identifier, timestamp, &payload);
-    call.world.usage.take_in(row);
+
+    /// An event of v2, whose time is a text.
+    ///
+    /// # Errors
+    /// 400 for a time that is not RFC 3339.
+    pub fn of_v2(call: &mut Call<'_>, params: Params) -> Result<Self, ApiError> {
+        Self::read(call, params, |params| {
+            let path = params.path_of("timestamp");
+            let Some(text) = params.text("timestamp") else { return Ok(None) };
+            let at = DateTime::parse_from_rfc3339(&text)
+                .map_err(|_| ApiError::invalid(&path, format!("Invalid timestamp: {text}")))?;
+            Ok(Some(at.timestamp()))
+        })
+    }
+
+    /// What is refused at once.
+    fn check(&self, call: &mut Call<'_>) -> Result<(), ApiError> {
+        check_window(self.timestamp, self.now)?;
+        if call.world.usage.knows(&self.identifier, call.now_ms) {
+            return Err(ApiError::duplicate_identifier(&self.identifier));
+        }
+        Ok(())
+    }
+}
+
+/// `POST /v1/billing/meter_events`.
+pub fn create(call: &mut Call<'_>, _id: &str, params: Params) -> Answer {
+    let event = Given::read(call, params, |params| Ok(params.int("timestamp")))?;
+    event.check(call)?;
+    take_in(call, &event);
     Ok(json!({
-        "object": "billing.meter_event", "created": call.now(), "event_name": event_name, "identifier": identifier,
-        "livemode": false, "payload": payload, "timestamp": timestamp,
+        "object": "billing.meter_event", "created": call.now(), "event_name": event.event_name, "identifier": event.identifier,
+        "livemode": false, "payload": event.payload, "timestamp": event.timestamp,
     }))
+}
+
+/// `POST /v2/billing/meter_events`.
+pub fn create_v2(call: &mut Call<'_>, _id: &str, params: Params) -> Answer {
+    let event = Given::of_v2(call, params)?;
+    event.check(call)?;
+    take_in(call, &event);
+    Ok(json!({
+        "object": "v2.billing.meter_event", "created": rfc3339(call.now()), "event_name": event.event_name,
+        "identifier": event.identifier, "livemode": false, "payload": event.payload, "timestamp": rfc3339(event.timestamp),
+    }))
+}
+
+/// Takes an event in, whether it counts or not.
+pub fn take_in(call: &mut Call<'_>, event: &Given) {
+    let meter = meter::with_event_name(call, &event.event_name);
+    let window =
+        meter.and_then(|meter| meter["event_time_window"].as_str()).map(|window| match window {
+            "day" => 86_400,
+            _ => 3_600,
+        });
+    let row = judge(call, event);
+    call.world.usage.take_in(row, window);
 }
 
 /// The second that the event's customer lives in: of its test clock, if it has one. Not known of Stripe, and the only way to test.
@@ -80,19 +147,16 @@ fn check_window(timestamp: i64, now: i64) -> Result<(), ApiError> {
 }
 
 /// Decides whether the event will count.
-fn judge(
-    call: &Call<'_>,
-    event_name: &str,
-    identifier: &str,
-    timestamp: i64,
-    payload: &Value,
-) -> Row {
-    let meter = meter::with_event_name(call, event_name);
+fn judge(call: &Call<'_>, event: &Given) -> Row {
+    let (payload, timestamp) = (&event.payload, event.timestamp);
+    let meter = meter::with_event_name(call, &event.event_name);
     let customer =
         meter.and_then(|meter| payload[customer_key(meter)].as_str()).filter(|id| !id.is_empty());
     let read = meter.map_or(Ok(None), |meter| value(meter, payload));
     let outcome = match (meter, customer) {
         (None, _) => Outcome::NoMeter,
+        _ if timestamp < event.now - PAST_S => Outcome::TimestampTooFarInPast,
+        _ if timestamp > event.now + FUTURE_S => Outcome::TimestampInFuture,
         (Some(meter), _) if meter["status"] != "active" => Outcome::ArchivedMeter,
         (_, None) => Outcome::MeterEventNoCustomerDefined,
         (_, Some(id)) if call.world.store.live_customer(id).is_none() => {
@@ -101,8 +165,8 @@ fn judge(
         _ => read.err().unwrap_or(Outcome::Counted),
     };
     Row {
-        identifier: identifier.to_owned(),
-        event_name: event_name.to_owned(),
+        identifier: event.identifier.clone(),
+        event_name: event.event_name.clone(),
         meter: meter.map(|meter| id_of(meter).to_owned()),
         customer: customer.map(str::to_owned),
         value: read.ok().flatten(),

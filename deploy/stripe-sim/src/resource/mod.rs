@@ -8,11 +8,15 @@ pub mod checkout;
 pub mod credit_grant;
 pub mod credit_note;
 pub mod customer;
+pub mod entitlement;
 pub mod event;
+pub mod feature;
 pub mod invoice;
 pub mod invoice_item;
 pub mod meter;
 pub mod meter_event;
+pub mod meter_event_adjustment;
+pub mod meter_stream;
 pub mod portal;
 pub mod preview;
 pub mod price;
@@ -44,10 +48,26 @@ pub type Handler = fn(&mut Call<'_>, &str, Params) -> Answer;
 
 /// The handler of an operation, or `None` when it is not simulated.
 pub fn handler(method: &str, template: &str) -> Option<Handler> {
-    if (method, template) == ("GET", "/v2/core/events/{id}") {
-        return Some(thin_event::retrieve);
+    match template.strip_prefix("/v1") {
+        Some(path) => v1_handler(method, path),
+        None => v2_handler(method, template.strip_prefix("/v2")?),
     }
-    let handler: Handler = match (method, template.strip_prefix("/v1")?) {
+}
+
+fn v2_handler(method: &str, path: &str) -> Option<Handler> {
+    let handler: Handler = match (method, path) {
+        ("GET", "/core/events/{id}") => thin_event::retrieve,
+        ("POST", "/billing/meter_events") => meter_event::create_v2,
+        ("POST", "/billing/meter_event_adjustments") => meter_event_adjustment::create_v2,
+        ("POST", "/billing/meter_event_session") => meter_stream::open,
+        ("POST", "/billing/meter_event_stream") => meter_stream::send,
+        _ => return None,
+    };
+    Some(handler)
+}
+
+fn v1_handler(method: &str, path: &str) -> Option<Handler> {
+    let handler: Handler = match (method, path) {
         ("POST", "/customers") => customer::create,
         ("GET", "/customers") => customer::list,
         ("GET", "/customers/{id}") => customer::retrieve,
@@ -57,6 +77,15 @@ pub fn handler(method: &str, template: &str) -> Option<Handler> {
         ("GET", "/products") => product::list,
         ("GET", "/products/{id}") => product::retrieve,
         ("POST", "/products/{id}") => product::update,
+        ("GET", "/products/{id}/features") => feature::list_of_product,
+        ("POST", "/products/{id}/features") => feature::attach,
+        ("DELETE", "/products/{productId}/features/{id}") => feature::detach,
+        ("GET", "/entitlements/features") => feature::list,
+        ("POST", "/entitlements/features") => feature::create,
+        ("GET", "/entitlements/features/{id}") => feature::retrieve,
+        ("POST", "/entitlements/features/{id}") => feature::update,
+        ("GET", "/entitlements/active_entitlements") => entitlement::list,
+        ("GET", "/entitlements/active_entitlements/{id}") => entitlement::retrieve,
         ("POST", "/prices") => price::create,
         ("GET", "/prices") => price::list,
         ("GET", "/prices/{id}") => price::retrieve,
@@ -68,7 +97,7 @@ pub fn handler(method: &str, template: &str) -> Option<Handler> {
         ("POST", "/billing/meters/{id}/deactivate") => meter::deactivate,
         ("POST", "/billing/meters/{id}/reactivate") => meter::reactivate,
         ("GET", "/billing/meters/{id}/event_summaries") => summary::list,
-        ("POST", "/billing/meter_event_adjustments") => thin_event::adjust,
+        ("POST", "/billing/meter_event_adjustments") => meter_event_adjustment::create,
         ("POST", "/billing_portal/sessions") => portal::create,
         ("POST", "/billing/meter_events") => meter_event::create,
         ("POST", "/checkout/sessions") => checkout::create,
@@ -81,6 +110,7 @@ pub fn handler(method: &str, template: &str) -> Option<Handler> {
         ("GET", "/subscriptions/{id}") => subscription::retrieve,
         ("POST", "/subscriptions/{id}") => subscription::update::update,
         ("DELETE", "/subscriptions/{id}") => subscription::cancel,
+        ("POST", "/subscriptions/{id}/migrate") => subscription::update::migrate,
         ("POST", "/subscriptions/{id}/pause") => subscription::pause::pause,
         ("POST", "/subscriptions/{id}/resume") => subscription::pause::resume,
         ("GET", "/invoices") => invoice::list,
@@ -185,11 +215,6 @@ impl<'a> Call<'a> {
 
     pub fn store(&mut self) -> &mut Store {
         &mut self.world.store
-    }
-
-    /// Owes a delivery that was added just now.
-    pub fn owe(&mut self, delivery: String) {
-        self.outbox.push(delivery);
     }
 
     /// Puts a changed document back and tells what changed, if anything did.
@@ -303,7 +328,7 @@ mod tests {
             .operations
             .iter()
             .filter(|operation| handler(&operation.method, &operation.template).is_some());
-        assert_eq!(served.count(), 81);
+        assert_eq!(served.count(), 95);
     }
 
     #[test]

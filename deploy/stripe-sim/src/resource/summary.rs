@@ -1,6 +1,6 @@
 //! `GET /v1/billing/meters/{id}/event_summaries`.
 //!
-//! Start is inclusive, end exclusive, both on a minute, or on an hour or UTC day when grouped. Groups without events have no row;
+//! Start is inclusive, end exclusive (unless the account's settings say otherwise), both on a minute, or on an hour or UTC day when grouped. Groups without events have no row;
 //! rows come newest first, ten unless asked otherwise. An event shows once the configured lag has passed since its receipt.
 //! The row names no customer, as at Stripe. Ids follow from the row, so a cursor stays good between calls.
 
@@ -9,6 +9,7 @@ use crate::error::ApiError;
 use crate::ids;
 use crate::list::{self, Page};
 use crate::params::Params;
+use crate::settings::SummaryEnd;
 use crate::store::usage::{self, Row};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
@@ -31,10 +32,15 @@ pub fn list(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
     let step = check_alignment(start, end, window.as_deref())?;
 
     let mut groups: BTreeMap<i64, Vec<&Row>> = BTreeMap::new();
-    for row in call.world.usage.between(id, &customer, start, end) {
+    // Where the end belongs to it, an event of that very second is in the last group.
+    let past = i64::from(call.world.settings.summary_end == SummaryEnd::Inclusive);
+    for row in call.world.usage.between(id, &customer, start, end + past) {
         if row.received_at_ms + call.summary_lag_ms <= call.now_ms {
-            let group =
-                if window.is_some() { row.timestamp.div_euclid(step) * step } else { start };
+            let group = if window.is_some() {
+                row.timestamp.min(end - 1).div_euclid(step) * step
+            } else {
+                start
+            };
             groups.entry(group).or_default().push(row);
         }
     }

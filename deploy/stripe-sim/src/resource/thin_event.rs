@@ -6,14 +6,14 @@
 //! registered by the control API, since the description has no path for them. Absent on purpose: all other thin events.
 
 use super::{Answer, Call};
-use crate::clock::utc;
+use crate::clock::rfc3339;
 use crate::error::ApiError;
 use crate::ids;
 use crate::params::Params;
 use crate::schema::spec;
-use crate::store::deliveries::{Delivery, State};
+use crate::store::secrets::Secrets;
 use crate::store::table::id_of;
-use crate::store::usage::{IDENTIFIER_KEEP_MS, Outcome, Row};
+use crate::store::usage::{Outcome, Row};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -71,10 +71,6 @@ fn error_type(code: Outcome, rows: &[&Row]) -> Value {
     json!({ "code": code, "error_count": rows.len(), "sample_errors": samples })
 }
 
-fn rfc3339(at: i64) -> String {
-    utc(at).map_or_else(String::new, |at| at.format("%Y-%m-%dT%H:%M:%S.000Z").to_string())
-}
-
 /// The description's name of a thin event's type.
 fn check(call: &mut Call<'_>, event: &Value, kind: &str, suffix: &str) {
     let own =
@@ -90,30 +86,8 @@ fn send(call: &mut Call<'_>, mut event: Value, kind: &str) {
     event["context"] = Value::Null;
     check(call, &event, kind, "_notification");
     let id = id_of(&event).to_owned();
-    let wants = |row: &&Value| {
-        let mut wanted = row["enabled_events"].as_array().into_iter().flatten();
-        wanted.any(|one| one == "*" || one == kind)
-    };
-    let rows = call.world.store.destinations.newest_first();
-    let found: Vec<(String, String)> = rows
-        .filter(wants)
-        .map(|row| (id_of(row).to_owned(), row["url"].as_str().unwrap_or_default().to_owned()))
-        .collect();
     call.store().notifications.insert(event);
-    for (endpoint, url) in found {
-        let delivery = call.mint(ids::DELIVERY);
-        call.world.deliveries.add(Delivery {
-            id: delivery.clone(),
-            event: id.clone(),
-            event_type: kind.to_owned(),
-            endpoint,
-            url,
-            state: State::Pending,
-            fault: None,
-            attempts: Vec::new(),
-        });
-        call.owe(delivery);
-    }
+    call.owe(&id, kind, |store| &store.destinations);
 }
 
 /// Registers an event destination for thin events. Answers it with its signing secret.
@@ -126,7 +100,7 @@ pub fn register(
     let id = call.mint(ids::DESTINATION);
     let secret = secret.unwrap_or_else(|| call.mint(ids::ENDPOINT_SECRET));
     let row = json!({ "id": id, "url": url, "status": "enabled", "enabled_events": events });
-    call.store().endpoint_secrets.insert(id, secret.clone());
+    call.store().endpoint_secrets.insert(id, Secrets::new(secret.clone()));
     call.store().destinations.insert(row.clone());
     let mut shown = row;
     shown["secret"] = json!(secret);
@@ -140,28 +114,4 @@ pub fn retrieve(call: &mut Call<'_>, id: &str, params: Params) -> Answer {
     let found = call.world.store.thin_events.get(id);
     let kept = found.filter(|row| row["created"].as_str().is_some_and(|at| at >= oldest.as_str()));
     kept.cloned().ok_or_else(|| ApiError::not_found("event", id))
-}
-
-/// `POST /v1/billing/meter_event_adjustments`: cancels an event that was received within 24 hours. It shows after the account's lag.
-pub fn adjust(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
-    let event_name = params.required_text("event_name")?;
-    params.ignore(&["type"]);
-    let mut cancel = params.hash("cancel").unwrap_or_default();
-    let identifier = cancel.required_text("identifier")?;
-    cancel.finish()?;
-    params.finish()?;
-    let found = call.world.usage.find(&event_name, &identifier);
-    let (at, received_ms) = found.ok_or_else(|| {
-        ApiError::no_such("billing meter event", &identifier, "cancel[identifier]")
-    })?;
-    if call.now_ms - received_ms >= IDENTIFIER_KEEP_MS {
-        let message = "You can only cancel a meter event within 24 hours of Stripe receiving it.";
-        return Err(ApiError::refused(None, "cancel[identifier]", message));
-    }
-    let due_ms = call.now_ms + call.world.settings.adjustment_lag_s * 1000;
-    call.world.usage.adjust(due_ms, at);
-    Ok(json!({
-        "object": "billing.meter_event_adjustment", "cancel": { "identifier": identifier }, "event_name": event_name,
-        "livemode": false, "status": "pending", "type": "cancel",
-    }))
 }

@@ -1,13 +1,14 @@
 //! `/v1/webhook_endpoints`.
 //!
 //! The signing secret is shown once, at creation. Only plain http to this machine is delivered to. An endpoint's API version is one
-//! whose objects the simulator has. Absent on purpose: Connect, secret rotation.
+//! whose objects the simulator has. Only the Dashboard can roll a secret, so only the control API does. Absent on purpose: Connect.
 
 use super::{API_VERSIONS, Answer, Call, object, page};
 use crate::config;
 use crate::error::ApiError;
 use crate::ids;
 use crate::params::{Params, merge_metadata};
+use crate::store::secrets::Secrets;
 use crate::store::table::id_of;
 use serde_json::{Value, json};
 
@@ -46,7 +47,7 @@ pub fn register(call: &mut Call<'_>, url: &str, secret: &str) {
 
 fn add(call: &mut Call<'_>, endpoint: Value, secret: String) {
     let id = id_of(&endpoint).to_owned();
-    call.store().endpoint_secrets.insert(id, secret);
+    call.store().endpoint_secrets.insert(id, Secrets::new(secret));
     call.store().endpoints.insert(endpoint);
 }
 
@@ -56,6 +57,17 @@ fn blank(call: &mut Call<'_>, url: &str, events: &Value) -> Value {
         "livemode": false, "metadata": {}, "status": "enabled", "url": url,
     });
     object("webhook_endpoint", fields)
+}
+
+/// Gives an endpoint or event destination a new secret; the old one signs as well for some seconds. Answers the new one.
+///
+/// # Errors
+/// 404 when there is no such receiver.
+pub fn roll_secret(call: &mut Call<'_>, id: &str, keep_s: i64) -> Answer {
+    let (secret, until) = (call.mint(ids::ENDPOINT_SECRET), call.now().saturating_add(keep_s));
+    let found = call.store().endpoint_secrets.get_mut(id);
+    found.ok_or_else(|| ApiError::not_found("webhook endpoint", id))?.roll(secret.clone(), until);
+    Ok(json!({ "id": id, "secret": secret }))
 }
 
 fn checked_url(url: &str) -> Result<String, ApiError> {

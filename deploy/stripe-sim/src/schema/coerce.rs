@@ -168,6 +168,13 @@ pub fn explain(error: &ValidationError<'_>) -> ApiError {
                 format!("Invalid string: {shown}...; must be at most {limit} characters"),
             )
         }
+        ValidationErrorKind::Required { property } => {
+            ApiError::missing(&join(&path, property.as_str().unwrap_or_default()))
+        }
+        ValidationErrorKind::AdditionalProperties { unexpected } => {
+            let name = unexpected.first().map_or("", String::as_str);
+            ApiError::unknown(&join(&path, name))
+        }
         _ => ApiError::invalid(&path, format!("Invalid {path}: {error}")),
     }
 }

@@ -71,7 +71,7 @@ impl Spec {
         Self { operations, components, always_present, registry, by_component: Mutex::default() }
     }
 
-    /// The operation of a request, with the id in its path (empty when there is none).
+    /// The operation of a request, with the id in its path (empty when there is none; from the first to the last when there are two).
     pub fn route<'a>(
         &'static self,
         method: &str,
@@ -83,13 +83,16 @@ impl Spec {
         // A literal segment wins over `{id}`: /v1/invoices/create_preview is not an invoice.
         let best =
             self.operations.iter().filter(matches).min_by_key(|operation| operation.holes())?;
-        let id = best
-            .segments
-            .iter()
-            .zip(&segments)
-            .rev()
-            .find(|(own, _)| is_hole(own))
-            .map_or("", |(_, id)| *id);
+        let first = best.segments.iter().position(|own| is_hole(own));
+        let last = best.segments.iter().rposition(|own| is_hole(own));
+        let length = |parts: &[&str]| parts.iter().map(|part| part.len() + 1).sum::<usize>();
+        let id = match (first, last) {
+            (Some(first), Some(last)) => {
+                let from = 1 + length(&segments[..first]);
+                &path[from..from + length(&segments[first..=last]) - 1]
+            }
+            _ => "",
+        };
         Some((best, id))
     }
 
@@ -209,6 +212,9 @@ fn operations(paths: &Value) -> Vec<Operation> {
         for (method, operation) in methods.as_object().expect("a path has methods") {
             let mut answer =
                 operation["responses"]["200"]["content"]["application/json"]["schema"].clone();
+            if answer.is_null() {
+                answer = json!({ "type": "object", "properties": {} }); // Nothing is said: nothing is sent.
+            }
             prepare::strict(&mut answer, DOCUMENT_URI);
             operations.push(Operation {
                 method: method.to_uppercase(),

@@ -26,9 +26,11 @@ pub fn strict(schema: &mut Value, document_uri: &str) {
     });
 }
 
-/// One object schema of all parameters that an operation takes in its query and in its form body.
+/// One object schema of all parameters that an operation takes in its query and in its form or JSON body.
 pub fn parameters(operation: &Value) -> Value {
-    let form = &operation["requestBody"]["content"]["application/x-www-form-urlencoded"]["schema"];
+    let body = operation["requestBody"]["content"].as_object();
+    let form = body.and_then(|kinds| kinds.values().next()).unwrap_or(&Value::Null);
+    let form = &form["schema"];
     let mut properties = form["properties"].as_object().cloned().unwrap_or_default();
     let mut required = form["required"].as_array().cloned().unwrap_or_default();
     for parameter in operation["parameters"].as_array().into_iter().flatten() {

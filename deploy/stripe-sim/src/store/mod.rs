@@ -6,6 +6,7 @@
 pub mod agenda;
 pub mod cards;
 pub mod deliveries;
+pub mod secrets;
 pub mod table;
 pub mod usage;
 
@@ -13,12 +14,14 @@ use crate::faults::Faults;
 use crate::idempotency::Idempotency;
 use crate::ids::Ids;
 use crate::journal::Journal;
+use crate::limiter::Limiter;
 use crate::settings::Settings;
 use agenda::Agenda;
 use cards::Cards;
 use deliveries::Deliveries;
+use secrets::Secrets;
 use serde_json::Value;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use table::Table;
 use usage::Usage;
 
@@ -32,6 +35,7 @@ pub struct World {
     pub idempotency: Idempotency,
     pub journal: Journal,
     pub faults: Faults,
+    pub limiter: Limiter,
     pub tally: Tally,
     pub settings: Settings,
     pub cards: Cards,
@@ -48,6 +52,7 @@ impl World {
             idempotency: Idempotency::default(),
             journal: Journal::default(),
             faults: Faults::default(),
+            limiter: Limiter::default(),
             tally: Tally::default(),
             settings: Settings::default(),
             cards: Cards::default(),
@@ -100,7 +105,14 @@ pub struct Store {
     pub notifications: Table,
     /// Receivers of thin events.
     pub destinations: Table,
+    pub features: Table,
+    /// Which product has which feature.
+    pub product_features: Table,
+    /// Active entitlements by customer.
+    pub entitlements: BTreeMap<String, Vec<Value>>,
     pub portal_sessions: Table,
+    /// Ends (Unix seconds) of the sessions of the event stream, by their token.
+    pub stream_sessions: HashMap<String, i64>,
     pub endpoints: Table,
     /// Tiers by price: shown only when expanded.
     pub price_tiers: HashMap<String, Value>,
@@ -115,7 +127,7 @@ pub struct Store {
     /// Notices given: (object, what, the second it is about).
     pub noticed: HashSet<(String, &'static str, i64)>,
     /// Signing secrets by webhook endpoint: shown once, at creation.
-    pub endpoint_secrets: HashMap<String, String>,
+    pub endpoint_secrets: HashMap<String, Secrets>,
 }
 
 impl Store {
@@ -132,6 +144,7 @@ impl Store {
             &self.invoice_items,
             &self.test_clocks,
             &self.credit_grants,
+            &self.features,
         ];
         tables.into_iter().find_map(|table| table.get(id))
     }

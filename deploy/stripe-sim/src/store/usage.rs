@@ -22,8 +22,12 @@ pub enum Outcome {
     MeterEventCustomerNotFound,
     MeterEventInvalidValue,
     MeterEventValueTooManyDigits,
+    TimestampTooFarInPast,
+    TimestampInFuture,
     /// Counted once, and cancelled by an adjustment.
     Canceled,
+    /// Counted until another event of the same customer came for the same window of a meter that has one.
+    Replaced,
 }
 
 impl Outcome {
@@ -39,7 +43,10 @@ impl Outcome {
             Self::MeterEventCustomerNotFound => "The customer of the event was not found.",
             Self::MeterEventInvalidValue => "The value of the event is invalid.",
             Self::MeterEventValueTooManyDigits => "The value of the event has too many digits.",
+            Self::TimestampTooFarInPast => "The event is more than 35 days old.",
+            Self::TimestampInFuture => "The event is more than 5 minutes in the future.",
             Self::Canceled => "The event was cancelled.",
+            Self::Replaced => "A later event of the same window took its place.",
         }
     }
 }
@@ -114,8 +121,12 @@ impl Usage {
         self.identifiers.contains(identifier)
     }
 
-    /// Takes an event in. The caller asked [`Usage::knows`] first.
-    pub fn take_in(&mut self, row: Row) {
+    /// Takes an event in. The caller asked [`Usage::knows`] first. Of a meter with a window (in seconds), only the event that came
+    /// last counts in each window of a customer.
+    pub fn take_in(&mut self, row: Row, window_s: Option<i64>) {
+        if let Some(window_s) = window_s.filter(|_| row.outcome == Outcome::Counted) {
+            self.replace_in_window(&row, window_s);
+        }
         self.identifiers.insert(row.identifier.clone());
         self.by_age.push_back((row.received_at_ms, row.identifier.clone()));
         let at = self.rows.len();
@@ -130,6 +141,18 @@ impl Usage {
             self.failures.entry(row.meter.clone()).or_default().push(at);
         }
         self.rows.push(row);
+    }
+
+    fn replace_in_window(&mut self, row: &Row, window_s: i64) {
+        let (Some(meter), Some(customer)) = (&row.meter, &row.customer) else { return };
+        let from = row.timestamp.div_euclid(window_s) * window_s;
+        let Some(series) = self.series.get_mut(&(meter.clone(), customer.clone())) else { return };
+        let old: Vec<(i64, usize)> =
+            series.range((from, 0)..(from + window_s, 0)).map(|(key, _)| *key).collect();
+        for key in old {
+            series.remove(&key);
+            self.rows[key.1].outcome = Outcome::Replaced;
+        }
     }
 
     /// Takes out the failures of each meter whose first one is older than the lag.
@@ -286,7 +309,7 @@ mod tests {
     #[test]
     fn an_identifier_is_forgotten_after_24_hours() {
         let mut usage = Usage::default();
-        usage.take_in(row("a", 0, 1, Outcome::Counted));
+        usage.take_in(row("a", 0, 1, Outcome::Counted), None);
         assert!(usage.knows("a", IDENTIFIER_KEEP_MS - 1));
         assert!(!usage.knows("a", IDENTIFIER_KEEP_MS));
     }
@@ -294,10 +317,10 @@ mod tests {
     #[test]
     fn only_counted_events_are_summed_and_the_end_is_exclusive() {
         let mut usage = Usage::default();
-        usage.take_in(row("a", 3_599, 1, Outcome::Counted));
-        usage.take_in(row("b", 3_600, 2, Outcome::Counted));
-        usage.take_in(row("c", 3_600, 4, Outcome::MeterEventInvalidValue));
-        usage.take_in(row("d", 7_200, 8, Outcome::Counted));
+        usage.take_in(row("a", 3_599, 1, Outcome::Counted), None);
+        usage.take_in(row("b", 3_600, 2, Outcome::Counted), None);
+        usage.take_in(row("c", 3_600, 4, Outcome::MeterEventInvalidValue), None);
+        usage.take_in(row("d", 7_200, 8, Outcome::Counted), None);
         let in_hour: Vec<_> = usage
             .between("mtr_1", "cus_1", 3_600, 7_200)
             .map(|row| row.identifier.as_str())
@@ -311,6 +334,21 @@ mod tests {
             hours,
             [(0, "1".to_owned(), 1), (3_600, "2".to_owned(), 1), (7_200, "8".to_owned(), 1)]
         );
+    }
+
+    #[test]
+    fn in_a_window_only_the_event_that_came_last_counts() {
+        let mut usage = Usage::default();
+        for (identifier, timestamp, value) in
+            [("a", 3_600, 1), ("b", 7_199, 2), ("c", 3_601, 4), ("d", 7_200, 8)]
+        {
+            usage.take_in(row(identifier, timestamp, value, Outcome::Counted), Some(3_600));
+        }
+        let counted: Vec<_> =
+            usage.between("mtr_1", "cus_1", 0, 9_000).map(|row| row.identifier.as_str()).collect();
+        assert_eq!(counted, ["c", "d"]);
+        assert_eq!(usage.grand_total(), (Decimal::from(12), 2));
+        assert_eq!(usage.uncounted(), BTreeMap::from([(Outcome::Replaced, 2)]));
     }
 
     #[test]

@@ -64,6 +64,35 @@ async fn a_503_is_not_stored() {
 }
 
 #[tokio::test]
+async fn a_reset_has_no_effect_and_shows_as_a_reset() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let sim = Sim::start().await;
+    order(&sim, json!({ "kind": "reset", "path": "/v1/customers" })).await;
+    let mut stream = tokio::net::TcpStream::connect(sim.server.address()).await.unwrap();
+    let head = format!(
+        "POST /v1/customers HTTP/1.1\r\nhost: x\r\nauthorization: {}\r\ncontent-length: 0\r\n\r\n",
+        bearer()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let error = stream.read(&mut [0; 64]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(customers(&sim).await, 0);
+}
+
+#[tokio::test]
+async fn a_lock_timeout_is_a_429_without_a_reason_and_is_not_stored() {
+    let sim = Sim::start().await;
+    order(&sim, json!({ "kind": "lock_timeout", "path": "/v1/customers" })).await;
+    let first = sim.post_keyed("/v1/customers", "", "k").await.unwrap();
+    assert_eq!(first.refusal(), (429, "invalid_request_error", Some("lock_timeout"), None));
+    assert_eq!(first.header("stripe-rate-limited-reason"), None);
+    assert_eq!(first.header("stripe-should-retry"), Some("true"));
+    assert_eq!(customers(&sim).await, 0);
+    assert_eq!(sim.post_keyed("/v1/customers", "", "k").await.unwrap().status, 200);
+    sim.assert_sound().await;
+}
+
+#[tokio::test]
 async fn a_client_that_gives_up_waiting_does_not_stop_the_effect() {
     let sim = std::sync::Arc::new(Sim::start().await);
     sim.hold("/v1/customers").await;

@@ -315,3 +315,65 @@ async fn the_ledger_totals_by_name_customer_and_hour() {
     );
     assert_eq!(totals["grand_total"], json!({ "sum": "31", "count": 5 }));
 }
+
+#[tokio::test]
+async fn in_a_meter_with_a_window_the_last_event_of_an_hour_stands() {
+    let sim = Sim::start().await;
+    let customer = sim.customer().await;
+    let form = "display_name=Calls&event_name=calls&default_aggregation[formula]=sum&event_time_window=hour";
+    let meter = sim.post("/v1/billing/meters", form).await.ok();
+    assert_eq!(meter["event_time_window"], "hour");
+    let hour = NOW - 7_200;
+    for (value, at) in [("5", hour), ("7", hour + 3_599), ("1", hour + 3_600)] {
+        sim.used(&customer, value, at).await;
+    }
+    let path = format!(
+        "/v1/billing/meters/{}/event_summaries?customer={customer}&start_time={hour}&end_time={NOW}&value_grouping_window=hour",
+        id(&meter)
+    );
+    let rows = sim.get(&path).await.ok();
+    let values: Vec<_> =
+        rows["data"].as_array().unwrap().iter().map(|row| &row["aggregated_value"]).collect();
+    assert_eq!(values, [&json!(1), &json!(7)]);
+    assert_eq!(sim.look("/meters/totals").await["uncounted"], json!({ "replaced": 1 }));
+    sim.assert_sound().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_summary_is_exclusive_unless_set_otherwise() {
+    let sim = Sim::start().await;
+    let (customer, meter) = (sim.customer().await, sim.meter().await);
+    sim.used(&customer, "5", NOW).await;
+    let path = format!(
+        "/v1/billing/meters/{meter}/event_summaries?customer={customer}&start_time={}&end_time={NOW}&value_grouping_window=hour",
+        NOW - 3_600
+    );
+    assert_eq!(ids(&sim.get(&path).await.ok()).len(), 0);
+    sim.settings(json!({ "summary_end": "inclusive" })).await;
+    let rows = sim.get(&path).await.ok();
+    assert_eq!(
+        (&rows["data"][0]["aggregated_value"], &rows["data"][0]["end_time"]),
+        (&json!(5), &json!(NOW))
+    );
+    sim.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_sandbox_takes_25_requests_a_second_and_says_why_it_takes_no_more() {
+    let sim = Sim::start().await;
+    sim.settings(json!({ "rates": "sandbox" })).await;
+    for _ in 0..25 {
+        sim.get("/v1/events").await.ok();
+    }
+    let refused = sim.get("/v1/events").await;
+    assert_eq!(refused.refusal(), (429, "invalid_request_error", Some("rate_limit"), None));
+    assert_eq!(refused.header("stripe-rate-limited-reason"), Some("global-rate"));
+    assert_eq!(refused.header("stripe-should-retry"), Some("true"));
+    sim.advance(1).await;
+    sim.get("/v1/events").await.ok();
+    sim.settings(json!({ "rates": "none" })).await;
+    for _ in 0..30 {
+        sim.get("/v1/events").await.ok();
+    }
+    sim.assert_sound().await;
+}

@@ -4,6 +4,7 @@ mod changes;
 mod checkout;
 mod clients;
 mod credits;
+mod entitlements;
 mod envelope;
 mod faults;
 mod idempotency;
@@ -14,6 +15,7 @@ mod meters;
 mod resources;
 mod subscriptions;
 mod test_clocks;
+mod v2;
 mod webhooks;
 
 use crate::config::{Config, DEFAULT_API_KEY};

@@ -63,6 +63,22 @@ pub fn update(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
     change_items(call, subscription, changes, proration)
 }
 
+/// `POST /v1/subscriptions/{id}/migrate`: from classic to flexible billing. There is no way back.
+pub fn migrate(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
+    let mut subscription = alive(call, id)?;
+    let mut mode = params.hash("billing_mode").unwrap_or_default();
+    mode.ignore(&["type"]); // `flexible` is the only one.
+    mode.finish()?;
+    params.finish()?;
+    if subscription["billing_mode"]["type"] == "flexible" {
+        let message = format!("The subscription {id} is in flexible billing mode already.");
+        return Err(ApiError::refused(None, "billing_mode", message));
+    }
+    subscription["billing_mode"] =
+        json!({ "type": "flexible", "flexible": {}, "updated_at": call.now() });
+    Ok(state::save(call, subscription, "customer.subscription.updated"))
+}
+
 /// Changes items and settles what that owes. Answers the subscription.
 ///
 /// # Errors
