@@ -4,6 +4,7 @@
 //! of its own, no runtime. Absent on purpose: HTTP, files and NATS (the crate `mcp-node` around it) and any
 //! knowledge of how the ledger divides a quota.
 
+pub mod aggregate;
 pub mod billable;
 pub mod breaker;
 pub mod gate;

@@ -27,6 +27,8 @@ struct Params<'a> {
     meta: Option<&'a RawValue>,
     #[serde(borrow, rename = "progressToken")]
     token: Option<&'a RawValue>,
+    #[serde(borrow, rename = "requestId")]
+    request: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -122,6 +124,15 @@ pub fn with_token(message: &[u8], token: &str) -> Option<Vec<u8>> {
     let top: Top<'_> = serde_json::from_str(text).ok()?;
     let params: Params<'_> = serde_json::from_str(top.params?.get()).ok()?;
     Some(replaced(text, place(text, params.token?.get()), token))
+}
+
+/// The notice that a request is not wanted any more, with another id of the request.
+#[must_use]
+pub fn with_cancelled(message: &[u8], id: &str) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(message).ok()?;
+    let top: Top<'_> = serde_json::from_str(text).ok()?;
+    let params: Params<'_> = serde_json::from_str(top.params?.get()).ok()?;
+    Some(replaced(text, place(text, params.request?.get()), id))
 }
 
 /// The error with another code.

@@ -134,6 +134,29 @@ pub fn with_data(frame: &[u8], data: &[u8]) -> Vec<u8> {
     written
 }
 
+/// The frame with another value behind each `id:` that has one, and every other byte as it was.
+#[must_use]
+pub fn with_ids(frame: &[u8], other: impl Fn(&str) -> String) -> Cow<'_, [u8]> {
+    let mut written = vec![];
+    let mut copied = 0;
+    for line in frame.split(|byte| matches!(byte, b'\n' | b'\r')) {
+        let Some(value) = line.strip_prefix(b"id:") else { continue };
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        let Ok(text) = std::str::from_utf8(value) else { continue };
+        if !text.is_empty() {
+            let start = value.as_ptr().addr() - frame.as_ptr().addr();
+            written.extend_from_slice(&frame[copied..start]);
+            written.extend_from_slice(other(text).as_bytes());
+            copied = start + value.len();
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(frame);
+    }
+    written.extend_from_slice(&frame[copied..]);
+    Cow::Owned(written)
+}
+
 /// The frame with its data edited and every other byte as it was; `None` = the edit gave nothing, or the data lies in
 /// several lines. What the edit gives holds no line break that was not there.
 #[must_use]
@@ -229,6 +252,23 @@ mod tests {
         assert_eq!(edit("data:x\n\n").as_deref(), Some("data:X\n\n"));
         assert_eq!(edit("data: a\ndata: b\n\n"), None, "in several lines");
         assert_eq!(edit(": data: a\n\n"), None);
+    }
+
+    #[test]
+    fn only_the_id_of_a_frame_is_another() {
+        #[track_caller]
+        fn check(frame: &str, expected: &str) {
+            let found = with_ids(frame.as_bytes(), |id| format!("a.{id}"));
+            assert_eq!(std::str::from_utf8(&found).unwrap(), expected);
+        }
+        check(
+            "event: m\r\nid: 7\r\ndata: id: 7\r\n\r\n",
+            "event: m\r\nid: a.7\r\ndata: id: 7\r\n\r\n",
+        );
+        check("id:7\nid:  8\n\n", "id:a.7\nid: a. 8\n\n");
+        for same in ["id\ndata: x\n\n", "id:\ndata: x\n\n", "ids: 7\n\n", "data: x\n\n"] {
+            check(same, same);
+        }
     }
 
     #[test]
