@@ -25,7 +25,9 @@ use crate::{
         tenant::{self, Tenant},
     },
     stripe::{
-        self, StripeError, customer, invoice,
+        self, StripeError,
+        anchor::is_at_an_edge,
+        customer, invoice,
         subscription::{self, Found},
     },
 };
@@ -183,6 +185,11 @@ impl Access {
         for found in &read.subscriptions {
             for one in &found.prices {
                 price::remember(&self.pool, one).await?;
+            }
+            if found.ended_at.is_none() && !is_at_an_edge(found.anchor) {
+                tracing::error!(tenant.id = %tenant, subscription = found.core.id, anchor = %found.anchor,
+                    "A subscription's periods begin inside an hour: billing will not start again on it");
+                metrics::counter!("billing_anchors_inside_an_hour_total").increment(1);
             }
             let Some(months) = found.months else { continue };
             let subscribed = Subscribed {

@@ -49,7 +49,7 @@ pub async fn open(
     headers: HeaderMap,
     body: Result<Json<Asked>, axum::extract::rejection::JsonRejection>,
 ) -> Result<Json<Opened>, Problem> {
-    authorize(&api.operator_token, &headers)?;
+    authorize(&api.desk, &headers)?;
     let Json(asked) = body.map_err(|rejection| Problem::BadRequest(rejection.body_text()))?;
     for url in [Some(&asked.success_url), asked.cancel_url.as_ref()].into_iter().flatten() {
         if !(url.starts_with("https://") || url.starts_with("http://")) {
@@ -82,7 +82,7 @@ pub async fn open(
 
 async fn customer_of(api: &Api, id: TenantId) -> Result<String, Problem> {
     let postgres = |error| Problem::dependency("PostgreSQL", error);
-    let known = current_tenant(&api.pool, &api.nats, id)
+    let known = current_tenant(&api.desk.pool, &api.nats, id)
         .await
         .map_err(|error| Problem::dependency("the log", error))?
         .ok_or(Problem::NoTenant(id))?;
@@ -92,11 +92,11 @@ async fn customer_of(api: &Api, id: TenantId) -> Result<String, Problem> {
     if let Some(linked) = known.customer {
         return Ok(linked);
     }
-    if let Some(made) = made::made_for(&api.pool, id).await.map_err(postgres)? {
+    if let Some(made) = made::made_for(&api.desk.pool, id).await.map_err(postgres)? {
         return Ok(made);
     }
-    let made = customer::create(&api.stripe, id).await.map_err(Problem::from)?;
-    made::remember(&api.pool, id, &made, now()).await.map_err(postgres)
+    let made = customer::create(&api.stripe, id, None).await.map_err(Problem::from)?;
+    made::remember(&api.desk.pool, id, &made, now()).await.map_err(postgres)
 }
 
 /// The key of a session at Stripe: the caller's, made ours; or one that is used this once.

@@ -105,7 +105,9 @@ impl<P: Provider> Collect<P> {
     fn billed(&self, tenant: Option<&Tenant>, meter: &MeterName) -> Billed {
         match tenant {
             _ if !self.provider.takes(meter) => Billed::Nobody(NO_METER),
-            Some(Tenant { billing: BillingMode::None, .. }) => Billed::Nobody(BILLING_NONE),
+            Some(Tenant { billing: BillingMode::None, .. }) if !self.provider.names_customers() => {
+                Billed::Nobody(BILLING_NONE)
+            }
             Some(Tenant { customer: Some(customer), billed_from: from, .. }) => {
                 Billed::To { customer: customer.clone(), from: *from }
             }

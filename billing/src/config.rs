@@ -6,6 +6,7 @@ use std::{path::Path, str::FromStr};
 
 use billing_core::{dunning::Ladder, plan::PlanRef, report::Account};
 use runtime::settings::{Secret, SettingsError};
+use schemas::MeterName;
 use serde::{Deserialize, Deserializer};
 
 /// Settings as written; every number has its unit in its name.
@@ -16,10 +17,17 @@ pub struct Config {
     pub postgres_url: Secret,
     /// `host:port` of `/stripe/webhook`, `/billing/*`, `/health`, `/ready` and `/metrics`.
     pub listen: String,
+    /// Where usage is reported.
+    pub provider: ProviderKind,
+    /// The folder of the provider `file`.
+    pub reports_dir: Option<String>,
+    /// The meters that the provider `file` takes, with commas.
+    reports_meters: String,
     pub stripe_url: String,
-    pub stripe_api_key: Secret,
-    /// One signing secret, or two while one is rolled, with a comma between them.
-    stripe_webhook_secrets: Secret,
+    /// Needed where Stripe is the provider.
+    stripe_api_key: Option<Secret>,
+    /// One signing secret, or two while one is rolled, with a comma between them; needed where Stripe is the provider.
+    stripe_webhook_secrets: Option<Secret>,
     /// A name for the account at Stripe; part of every report's identifier, so it never changes.
     pub stripe_account: String,
     /// How long one call to Stripe may take. Unit: milliseconds. Range: `100..=80_000`.
@@ -36,6 +44,8 @@ pub struct Config {
     pub price_per_1000_minor: u32,
     /// A folder with plans of our own, `*.json`, beside those that ship; empty = none.
     pub plans_dir: Option<String>,
+    /// A folder with drafts of plans, `*.json`: every bill is rated by them too, as a shadow; empty = none.
+    pub shadow_plans_dir: Option<String>,
     /// The plans that setup makes prices of and checkout offers, as `starter@1,team@1`.
     pub sell_plans: String,
     /// Whether `serve` makes the meter, product and price first if they are missing.
@@ -57,6 +67,16 @@ pub struct Config {
     pub notice_days: String,
     /// From which age on an unsettled report is counted as stuck. Unit: milliseconds. Range: from 1,000.
     pub stuck_after_ms: i64,
+}
+
+/// Where usage is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderKind {
+    /// To Stripe's meters, which bill it.
+    Stripe,
+    /// To a folder, for a finance system that takes files. Nothing is asked of Stripe.
+    File,
 }
 
 /// A setting that the process will not start with.
@@ -83,7 +103,24 @@ impl Config {
     /// The account that reports go to; its mode follows from the key.
     #[must_use]
     pub fn account(&self) -> Account {
-        Account { name: self.stripe_account.clone(), live: is_live(&self.stripe_api_key) }
+        Account { name: self.stripe_account.clone(), live: is_live(&self.stripe_api_key()) }
+    }
+
+    /// The key of Stripe's API; blank where Stripe is not the provider.
+    #[must_use]
+    pub fn stripe_api_key(&self) -> Secret {
+        self.stripe_api_key.clone().unwrap_or_else(|| Secret::new(String::new()))
+    }
+
+    /// The meters that the provider `file` takes.
+    ///
+    /// # Errors
+    /// A name that is no meter's.
+    pub fn meters_of_files(&self) -> Result<Vec<MeterName>, ConfigError> {
+        let names = self.reports_meters.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let what = "names of meters, with commas";
+        let refused = |_| ConfigError::Refused { key: "REPORTS_METERS", what };
+        names.map(|name| name.parse().map_err(refused)).collect()
     }
 
     /// What happens to an overdue customer, and when.
@@ -115,38 +152,27 @@ impl Config {
     /// The signing secrets.
     #[must_use]
     pub fn webhook_secrets(&self) -> Vec<Secret> {
-        let all = self.stripe_webhook_secrets.expose();
+        let all = self.stripe_webhook_secrets.as_ref().map_or("", Secret::expose);
         all.split(',').map(|secret| Secret::new(secret.trim().to_owned())).collect()
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let secrets = self.webhook_secrets();
         let name = |text: &str, most: usize| {
             !text.trim().is_empty() && text.len() <= most && !text.chars().any(char::is_control)
         };
         let refused = |key, what| Err(ConfigError::Refused { key, what });
-        if !(1..=2).contains(&secrets.len()) || secrets.iter().any(Secret::is_blank) {
-            // A blank secret would let anybody sign.
-            return refused("STRIPE_WEBHOOK_SECRETS", "one or two secrets, none of them blank");
-        }
         if self.operator_token.is_blank() {
             return refused("OPERATOR_TOKEN", "blank");
         }
-        if !["sk_test_", "sk_live_", "rk_test_", "rk_live_"].iter().any(|kind| {
-            self.stripe_api_key
-                .expose()
-                .strip_prefix(kind)
-                .is_some_and(|rest| !rest.trim().is_empty())
-        }) {
-            return refused("STRIPE_API_KEY", "not a secret or restricted key of Stripe");
-        }
-        if is_live(&self.stripe_api_key)
-            && self.stripe_url.trim_end_matches('/') != "https://api.stripe.com"
-        {
-            return refused("STRIPE_URL", "a live key is only ever sent to https://api.stripe.com");
-        }
-        if http::Uri::from_str(&self.stripe_url).map_or(true, |uri| uri.host().is_none()) {
-            return refused("STRIPE_URL", "not an absolute URL");
+        match self.provider {
+            ProviderKind::Stripe => self.check_stripe()?,
+            ProviderKind::File if self.reports_dir.as_ref().is_none_or(String::is_empty) => {
+                return refused("REPORTS_DIR", "the provider `file` needs a folder");
+            }
+            ProviderKind::File if self.meters_of_files()?.is_empty() => {
+                return refused("REPORTS_METERS", "the provider `file` takes at least one meter");
+            }
+            ProviderKind::File => {}
         }
         for (key, text, most) in [
             ("STRIPE_ACCOUNT", &self.stripe_account, 100),
@@ -169,6 +195,28 @@ impl Config {
         self.ladder()?;
         self.plans_on_sale()?;
         self.check_ranges()
+    }
+
+    fn check_stripe(&self) -> Result<(), ConfigError> {
+        let (secrets, key) = (self.webhook_secrets(), self.stripe_api_key());
+        let refused = |key, what| Err(ConfigError::Refused { key, what });
+        if !(1..=2).contains(&secrets.len()) || secrets.iter().any(Secret::is_blank) {
+            // A blank secret would let anybody sign.
+            return refused("STRIPE_WEBHOOK_SECRETS", "one or two secrets, none of them blank");
+        }
+        if !["sk_test_", "sk_live_", "rk_test_", "rk_live_"]
+            .iter()
+            .any(|kind| key.expose().strip_prefix(kind).is_some_and(|rest| !rest.trim().is_empty()))
+        {
+            return refused("STRIPE_API_KEY", "not a secret or restricted key of Stripe");
+        }
+        if is_live(&key) && self.stripe_url.trim_end_matches('/') != "https://api.stripe.com" {
+            return refused("STRIPE_URL", "a live key is only ever sent to https://api.stripe.com");
+        }
+        if http::Uri::from_str(&self.stripe_url).map_or(true, |uri| uri.host().is_none()) {
+            return refused("STRIPE_URL", "not an absolute URL");
+        }
+        Ok(())
     }
 
     fn check_ranges(&self) -> Result<(), ConfigError> {
@@ -259,9 +307,22 @@ pub(crate) mod tests {
         check("sell_plans", "\"starter\"", "SELL_PLANS");
         check("statements_every_ms", "1", "STATEMENTS_EVERY_MS");
         check("typo", "1", "typo");
+        check("provider", "\"paper\"", "provider");
+        check("provider", "\"file\"", "REPORTS_DIR");
         let live =
             [("stripe_api_key", "\"sk_live_x\""), ("stripe_url", "\"https://api.stripe.com/\"")];
         assert!(config(&live).unwrap().account().live);
+    }
+
+    #[test]
+    fn files_need_a_folder_and_nothing_of_stripe() {
+        let folder = [("provider", "\"file\""), ("reports_dir", "\"/x\"")];
+        let keyless = [("stripe_api_key", "\"\""), ("stripe_webhook_secrets", "\"\"")];
+        let config = |more: &[(&str, &str)]| config(&[&folder, &keyless[..], more].concat());
+        let of_calls = config(&[]).unwrap();
+        assert_eq!(of_calls.meters_of_files().unwrap(), [MeterName::tool_calls()]);
+        assert!(config(&[("reports_meters", "\" , \"")]).is_err());
+        assert!(config(&[("reports_meters", "\"Not A Meter\"")]).is_err());
     }
 
     #[test]

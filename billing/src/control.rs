@@ -32,6 +32,8 @@ pub const BILLING_NONE: &str = "the tenant is not billed";
 pub struct Control {
     pub pool: PgPool,
     pub account: Account,
+    /// See `Provider::names_customers`.
+    pub names_customers: bool,
     /// Told when lines have got a customer.
     pub outbox: Arc<Notify>,
 }
@@ -45,15 +47,8 @@ impl Fold for Control {
     async fn apply(&self, batch: &[Message]) -> Result<(), FoldError> {
         let mut tx = self.pool.begin().await?;
         let done = checkpoint::lock(&mut tx, Self::PROJECTION).await?;
-        let mut aside = Vec::new();
-        let fresh = batch.iter().filter(|message| message.seq > done);
-        for message in fresh.clone() {
-            match serde_json::from_slice::<Decision>(&message.payload) {
-                Ok(decision) => aside.extend(self.take(&mut tx, message, &decision).await?),
-                Err(error) => aside.push(set_aside(message, "unreadable", error.to_string())),
-            }
-        }
-        quarantine::add(&mut tx, &aside, now()).await?;
+        let fresh: Vec<&Message> = batch.iter().filter(|message| message.seq > done).collect();
+        self.take_all(&mut tx, &fresh).await?;
         if let Some(last) = fresh.last() {
             checkpoint::advance(&mut tx, Self::PROJECTION, last.seq).await?;
         }
@@ -61,33 +56,59 @@ impl Fold for Control {
         self.outbox.notify_one();
         Ok(())
     }
+
+    async fn apply_again(&self, message: &Message) -> Result<(), FoldError> {
+        let mut tx = self.pool.begin().await?;
+        checkpoint::lock(&mut tx, Self::PROJECTION).await?;
+        self.take_all(&mut tx, &[message]).await?;
+        tx.commit().await?;
+        self.outbox.notify_one();
+        Ok(())
+    }
 }
 
 impl Control {
+    async fn take_all(
+        &self,
+        tx: &mut PgTransaction<'_>,
+        messages: &[&Message],
+    ) -> Result<(), StoreError> {
+        let mut aside = Vec::new();
+        for message in messages {
+            match serde_json::from_slice::<Decision>(&message.payload) {
+                Ok(decision) => aside.extend(self.take(tx, message, &decision).await?),
+                Err(error) => aside.push(set_aside(message, "unreadable", error.to_string())),
+            }
+        }
+        quarantine::add(tx, &aside, now()).await
+    }
+
     async fn take(
         &self,
         tx: &mut PgTransaction<'_>,
         message: &Message,
         decision: &Decision,
-    ) -> Result<Option<Entry>, StoreError> {
-        let mut link = None;
+    ) -> Result<Vec<Entry>, StoreError> {
+        let (mut link, mut aside) = (None, Vec::new());
         for fact in &decision.facts {
             match fact {
                 ControlFact::TenantCreated { tenant, billing, .. } => {
                     tenant::create(tx, *tenant, *billing).await?;
-                    if *billing == BillingMode::None {
+                    if self.names_customers {
+                        aside.extend(self.link(tx, message, *tenant, &tenant.to_string()).await?);
+                    } else if *billing == BillingMode::None {
                         sealed::bill_nobody(tx, *tenant, BILLING_NONE).await?;
                     }
                 }
                 ControlFact::CustomerLinked { tenant, provider, customer }
-                    if provider == PROVIDER =>
+                    if provider == PROVIDER && !self.names_customers =>
                 {
                     link = Some((*tenant, customer));
                 }
                 ControlFact::AccessChanged { tenant, access, reason, subscription } => {
                     let (access, reason) = (*access, reason.clone());
                     let standing = Standing { access, reason, subscription: subscription.clone() };
-                    tenant::set_standing(tx, *tenant, &standing).await?;
+                    tenant::set_standing(tx, *tenant, &standing, message.seq).await?;
                 }
                 ControlFact::CustomerLinked { .. }
                 | ControlFact::ProjectCreated { .. }
@@ -104,11 +125,11 @@ impl Control {
         if message.subject == subscription_subject(decision.tenant) {
             tenant::set_decided(tx, decision.tenant, message.seq).await?;
         }
-        match link {
-            // After the rest of the decision, which says from when on the customer is billed.
-            Some((tenant, customer)) => self.link(tx, message, tenant, customer).await,
-            None => Ok(None),
+        // After the rest of the decision, which says from when on the customer is billed.
+        if let Some((tenant, customer)) = link {
+            aside.extend(self.link(tx, message, tenant, customer).await?);
         }
+        Ok(aside)
     }
 
     async fn link(

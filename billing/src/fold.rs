@@ -67,6 +67,12 @@ pub trait Fold: Send + Sync {
 
     /// Applies a batch and moves the checkpoint to its last message, both or neither. Batches may come again.
     fn apply(&self, batch: &[Message]) -> impl Future<Output = Result<(), FoldError>> + Send;
+
+    /// Applies a message of quarantine that the checkpoint has passed, and leaves the checkpoint where it is. A message
+    /// that cannot be used is set aside again.
+    fn apply_again(&self, message: &Message) -> impl Future<Output = Result<(), FoldError>> + Send {
+        async { self.apply(std::slice::from_ref(message)).await }
+    }
 }
 
 /// Folds until stopped. Returns early only when a person must look; `/ready` says so then.

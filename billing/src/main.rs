@@ -1,8 +1,18 @@
-//! `billing serve`, `billing setup` and `billing what-if`.
+//! `billing serve`, `setup`, `what-if`, `shadow` and `quarantine`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
-use billing::{config, fold::chain, plans, serve, store, stripe::catalog, what_if};
+use billing::{
+    config::{self, Config, ProviderKind},
+    fold::chain,
+    plans,
+    quarantine::{self, Question},
+    serve::{self, Parts},
+    shadow::Shadow,
+    store,
+    stripe::catalog,
+    what_if,
+};
 use chrono::{NaiveDate, NaiveTime};
 use clap::{Parser, Subcommand};
 
@@ -32,6 +42,13 @@ enum Command {
         /// And before this day.
         #[arg(long)]
         to: NaiveDate,
+    },
+    /// Rates every bill that was not yet by the drafts of SHADOW_PLANS_DIR and this build's rules, as rows beside the bills.
+    Shadow,
+    /// What could not be worked on, and what becomes of it.
+    Quarantine {
+        #[command(subcommand)]
+        question: Question,
     },
     /// Makes meter, product and metered price at Stripe where they are missing, and checks them.
     Setup,
@@ -63,6 +80,16 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
             let rows = what_if::table(&pool, &book, &asked, &mut std::io::stdout().lock()).await?;
             tracing::info!(rows, "Wrote the table");
         }
+        Command::Shadow => {
+            let pool = store::connect(config.postgres_url.expose()).await?;
+            let shadow = Shadow { pool, book: Arc::new(plans::load_with_drafts(&config)?) };
+            let (differ, bills) = shadow.once().await?;
+            tracing::info!(rules = shadow.rules(), bills, differ, "Rated bills by other rules");
+        }
+        Command::Quarantine { question } => print!("{}", answer(&config, &question).await?),
+        Command::Setup if config.provider == ProviderKind::File => {
+            return Err("nothing is set up where usage goes to a folder".into());
+        }
         Command::Setup => {
             let book = plans::load(&config)?;
             let catalog = catalog::set_up(&serve::client(&config), &config, &book).await?;
@@ -74,4 +101,38 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     Ok(())
+}
+
+/// What `billing quarantine` prints.
+async fn answer(
+    config: &Config,
+    question: &Question,
+) -> Result<String, Box<dyn std::error::Error>> {
+    let parts = serve::parts(config).await?;
+    let (pool, nats) = match &parts {
+        Parts::Stripe(selling) => (&selling.reporting.pool, &selling.reporting.nats),
+        Parts::File(reporting) => (&reporting.pool, &reporting.nats),
+    };
+    Ok(match question {
+        Question::List { all } => quarantine::list(pool, *all).await?,
+        Question::Show { place } => quarantine::show(pool, nats, place).await?,
+        Question::Discard { place, why } => {
+            quarantine::discard(pool, place, why).await?;
+            quarantine::show(pool, nats, place).await?
+        }
+        Question::Replay { place } => {
+            let again = match &parts {
+                Parts::Stripe(selling) => {
+                    quarantine::replay(pool, nats, &selling.folds(config), place).await?
+                }
+                Parts::File(reporting) => {
+                    quarantine::replay(pool, nats, &reporting.folds(config), place).await?
+                }
+            };
+            if let Some(why) = again {
+                return Err(format!("it was set aside again: {why}").into());
+            }
+            quarantine::show(pool, nats, place).await?
+        }
+    })
 }

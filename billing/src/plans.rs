@@ -51,6 +51,24 @@ pub enum PlansError {
 /// # Errors
 /// Names the first plan that cannot be used.
 pub fn load(config: &Config) -> Result<Book, PlansError> {
+    Ok(Book::try_new(all(config)?)?)
+}
+
+/// Loads all plans with the drafts of SHADOW_PLANS_DIR in place of those of the same name and version.
+///
+/// # Errors
+/// Names the first plan that cannot be used.
+pub fn load_with_drafts(config: &Config) -> Result<Book, PlansError> {
+    let mut plans = all(config)?;
+    if let Some(folder) = &config.shadow_plans_dir {
+        let drafts = of_folder(Path::new(folder))?;
+        plans.retain(|plan| drafts.iter().all(|draft| draft.reference() != plan.reference()));
+        plans.extend(drafts);
+    }
+    Ok(Book::try_new(plans)?)
+}
+
+fn all(config: &Config) -> Result<Vec<Plan>, PlansError> {
     let mut plans = Vec::new();
     for text in SHIPPED {
         plans.push(Plan::parse(text)?);
@@ -59,7 +77,7 @@ pub fn load(config: &Config) -> Result<Book, PlansError> {
         plans.extend(of_folder(Path::new(folder))?);
     }
     plans.push(of_settings(config)?);
-    Ok(Book::try_new(plans)?)
+    Ok(plans)
 }
 
 fn of_folder(folder: &Path) -> Result<Vec<Plan>, PlansError> {

@@ -32,9 +32,9 @@ pub async fn open(
     headers: HeaderMap,
     body: Result<Json<Asked>, axum::extract::rejection::JsonRejection>,
 ) -> Result<Json<Opened>, Problem> {
-    authorize(&api.operator_token, &headers)?;
+    authorize(&api.desk, &headers)?;
     let Json(asked) = body.map_err(|rejection| Problem::BadRequest(rejection.body_text()))?;
-    let tenant = current_tenant(&api.pool, &api.nats, asked.tenant_id)
+    let tenant = current_tenant(&api.desk.pool, &api.nats, asked.tenant_id)
         .await
         .map_err(|error| Problem::dependency("the log", error))?
         .ok_or(Problem::NoTenant(asked.tenant_id))?;

@@ -24,6 +24,10 @@ pub enum Problem {
     NoTenant(TenantId),
     #[error("tenant `{0}` is not billed by Stripe")]
     NotBilled(TenantId),
+    #[error("this Idempotency-Key was used for another request")]
+    KeyReused,
+    #[error("{0}")]
+    Conflict(String),
     #[error("billing has not seen Stripe's catalog yet; retry later")]
     NotReady,
     #[error("Stripe refused: {0}")]
@@ -57,6 +61,8 @@ impl IntoResponse for Problem {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad-request"),
             Self::NoTenant(_) => (StatusCode::NOT_FOUND, "no-tenant"),
             Self::NotBilled(_) => (StatusCode::CONFLICT, "not-billed-by-stripe"),
+            Self::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused"),
+            Self::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
             Self::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not-ready"),
             Self::StripeRefused(_) => (StatusCode::BAD_GATEWAY, "stripe-refused"),
             Self::Dependency { .. } => (StatusCode::SERVICE_UNAVAILABLE, "dependency"),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     problem::Problem,
-    router::{Api, authorize},
+    router::{Desk, authorize},
     store::report::totals::{self, Totals},
 };
 
@@ -37,14 +37,14 @@ struct AsOf {
 
 /// Sums a tenant's reports.
 pub async fn read(
-    State(api): State<Api>,
+    State(desk): State<Desk>,
     headers: HeaderMap,
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Json<Reports>, Problem> {
-    authorize(&api.operator_token, &headers)?;
+    authorize(&desk, &headers)?;
     let Query(Asked { tenant_id }) =
         query.map_err(|rejection| Problem::BadRequest(rejection.body_text()))?;
-    let (totals, stream_seq) = totals::of_tenant(&api.pool, tenant_id)
+    let (totals, stream_seq) = totals::of_tenant(&desk.pool, tenant_id)
         .await
         .map_err(|error| Problem::dependency("PostgreSQL", error))?;
     Ok(Json(Reports { tenant_id, totals, as_of: AsOf { stream_seq } }))

@@ -4,38 +4,50 @@ use std::sync::{Arc, OnceLock};
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
+    extract::{DefaultBodyLimit, FromRef},
     http::{HeaderMap, header::AUTHORIZATION},
     routing::{get, post},
 };
-use billing_core::plan::Book;
 use runtime::{health::Health, nats::Nats, settings::Secret};
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use subtle::ConstantTimeEq;
 
 use crate::{
-    checkout, portal,
+    checkout, drift, portal,
     problem::Problem,
-    reports, statements,
+    provision, reports, shadow, statements,
     stripe::{Client, catalog::Catalog},
     webhook,
+    workers::Rules,
 };
 
 /// The largest body of an operator's request. Unit: bytes.
 const LARGEST_COMMAND: usize = 64 * 1024;
 
-/// What operators' requests need.
+/// What any request of an operator needs.
+#[derive(Clone)]
+pub struct Desk {
+    pub pool: PgPool,
+    pub operator_token: Secret,
+}
+
+/// What operators' requests need where Stripe bills.
 #[derive(Clone)]
 pub struct Api {
-    pub pool: PgPool,
+    pub desk: Desk,
     pub nats: Nats,
     pub stripe: Client,
-    pub operator_token: Secret,
     /// Stripe's prices, once they have been seen.
     pub catalog: Arc<OnceLock<Catalog>>,
-    /// The plans that previews are rated by.
-    pub book: Arc<Book>,
+    /// What previews are rated by.
+    pub rules: Rules,
+}
+
+impl FromRef<Api> for Desk {
+    fn from_ref(api: &Api) -> Self {
+        api.desk.clone()
+    }
 }
 
 /// All routes.
@@ -47,20 +59,33 @@ pub fn router(door: webhook::Door, api: Api, health: &Health) -> Router {
     let operators = Router::new()
         .route("/billing/checkout", post(checkout::open))
         .route("/billing/portal", post(portal::open))
+        .route("/billing/provision", post(provision::provision))
         .route("/billing/reports", get(reports::read))
         .route("/billing/statements", get(statements::read))
         .route("/billing/discrepancies", get(statements::discrepancies))
         .route("/billing/preview", get(statements::preview))
+        .route("/billing/shadow", get(shadow::read))
+        .route("/billing/drift", get(drift::read))
         .layer(DefaultBodyLimit::max(LARGEST_COMMAND))
         .with_state(api);
     Router::new().merge(webhooks).merge(operators).merge(health.router())
+}
+
+/// The routes where usage goes to a folder.
+pub fn of_files(desk: Desk, health: &Health) -> Router {
+    let operators = Router::new().route("/billing/reports", get(reports::read)).with_state(desk);
+    Router::new().merge(operators).merge(health.router())
 }
 
 /// Lets the operator through.
 ///
 /// # Errors
 /// `Unauthorized` for anything but the right bearer token.
-pub fn authorize(token: &Secret, headers: &HeaderMap) -> Result<(), Problem> {
+pub fn authorize(desk: &Desk, headers: &HeaderMap) -> Result<(), Problem> {
+    is_operator(&desk.operator_token, headers)
+}
+
+fn is_operator(token: &Secret, headers: &HeaderMap) -> Result<(), Problem> {
     let given =
         headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let given = given.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
@@ -79,7 +104,7 @@ mod tests {
         let token = Secret::new("tok-1".to_owned());
         let ask = |value: &str| {
             let headers = HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())]);
-            authorize(&token, &headers).is_ok()
+            is_operator(&token, &headers).is_ok()
         };
         assert!(ask("Bearer tok-1") && ask("bearer tok-1"));
         for wrong in
@@ -87,6 +112,6 @@ mod tests {
         {
             assert!(!ask(wrong), "{wrong}");
         }
-        assert!(authorize(&token, &HeaderMap::new()).is_err());
+        assert!(is_operator(&token, &HeaderMap::new()).is_err());
     }
 }

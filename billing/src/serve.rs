@@ -1,11 +1,12 @@
 //! The process: what is started in which order, and what stops it.
 
 use std::{
+    path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use billing_core::{backoff::Backoff, dunning::Ladder, plan::Book};
+use billing_core::backoff::Backoff;
 use runtime::{
     health::Health,
     nats::{Nats, NatsError, SetupError, wait_for_stream},
@@ -17,26 +18,19 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::Access,
-    collect::Collect,
-    config::{Config, ConfigError},
-    control::Control,
-    fold::{self, chain},
+    config::{Config, ConfigError, ProviderKind},
+    fold::chain,
     lead::lead,
-    outbox::Outbox,
-    pace::Pace,
     plans::{self, PlansError},
-    provider::stripe::StripeMeters,
-    router::{self, Api},
-    statement::Statements,
+    provider::{file::FileDrop, stripe::StripeMeters},
+    router::{self, Api, Desk},
     store,
     stripe::{
-        Client,
-        catalog::{self, Catalog, CatalogError},
+        Client, anchor,
+        catalog::{self, Catalog, CatalogError, Meter},
     },
-    sweep::Sweep,
     webhook::Door,
-    work::Work,
+    workers::{Reporting, Rules, Selling},
 };
 
 /// How long to wait for streams that the ledger makes.
@@ -66,32 +60,96 @@ pub enum ServeError {
 #[must_use]
 pub fn client(config: &Config) -> Client {
     let timeout = Duration::from_millis(u64::from(config.stripe_timeout_ms));
-    Client::new(&config.stripe_url, config.stripe_api_key.clone(), timeout)
+    Client::new(&config.stripe_url, config.stripe_api_key(), timeout)
 }
 
-/// Serves until stopped. The webhook door opens at once; the workers start when Stripe's catalog has been seen.
+/// Serves until stopped.
 ///
 /// # Errors
 /// What could not be had at start, or a catalog that is not what the settings say.
 pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeError> {
-    let health = Health::default();
-    health.wait_for("stripe", "its meter and price have not been seen yet");
-    let rules = Rules { book: Arc::new(plans::load(&config)?), ladder: Arc::new(config.ladder()?) };
+    match config.provider {
+        ProviderKind::Stripe => by_stripe(&config, stop).await,
+        ProviderKind::File => by_files(&config, stop).await,
+    }
+}
+
+/// What a replay of quarantine needs, whichever the provider is.
+pub enum Parts {
+    Stripe(Box<Selling<StripeMeters>>),
+    File(Box<Reporting<FileDrop>>),
+}
+
+/// The parts that the settings describe; Stripe is not asked for anything.
+///
+/// # Errors
+/// What could not be had.
+pub async fn parts(config: &Config) -> Result<Parts, ServeError> {
+    let (pool, nats) = connect(config).await?;
+    if config.provider == ProviderKind::File {
+        return Ok(Parts::File(Box::new(reporting_to_files(config, pool, nats)?)));
+    }
+    // Nothing is sent by a replay, so the meter need not be known.
+    let meter = Meter { id: String::new(), event_name: config.meter_event_name.clone() };
+    let selling = selling(pool, nats, client(config), meter, rules(config)?);
+    Ok(Parts::Stripe(Box::new(selling)))
+}
+
+async fn connect(config: &Config) -> Result<(PgPool, Nats), ServeError> {
     let pool = store::connect(config.postgres_url.expose()).await?;
     let nats = runtime::nats::connect(&config.nats_url, "billing").await?;
     for stream in [subject::CONTROL, subject::STRIPE, subject::LOG] {
         wait_for_stream(&nats.jetstream, stream, PATIENCE).await?;
     }
-    let stripe = client(&config);
-    let catalog = Arc::new(OnceLock::new());
+    Ok((pool, nats))
+}
+
+fn rules(config: &Config) -> Result<Rules, ServeError> {
+    let shadow = config.shadow_plans_dir.as_ref().map(|_| plans::load_with_drafts(config));
+    Ok(Rules {
+        book: Arc::new(plans::load(config)?),
+        ladder: Arc::new(config.ladder()?),
+        shadow: shadow.transpose()?.map(Arc::new),
+    })
+}
+
+fn selling(
+    pool: PgPool,
+    nats: Nats,
+    stripe: Client,
+    meter: Meter,
+    rules: Rules,
+) -> Selling<StripeMeters> {
+    let provider = Arc::new(StripeMeters::new(&stripe, meter));
+    let reporting = Reporting { pool, nats, provider, wake: Arc::new(Notify::new()) };
+    Selling { reporting, stripe, rules, wake: Arc::new(Notify::new()) }
+}
+
+fn reporting_to_files(
+    config: &Config,
+    pool: PgPool,
+    nats: Nats,
+) -> Result<Reporting<FileDrop>, ServeError> {
+    let folder = Path::new(config.reports_dir.as_deref().unwrap_or_default());
+    let provider = Arc::new(FileDrop::try_new(folder, config.meters_of_files()?)?);
+    Ok(Reporting { pool, nats, provider, wake: Arc::new(Notify::new()) })
+}
+
+/// Usage is reported to Stripe. The webhook door opens at once; the workers start when Stripe's catalog has been seen.
+async fn by_stripe(config: &Config, stop: CancellationToken) -> Result<(), ServeError> {
+    let health = Health::default();
+    health.wait_for("stripe", "its meter and price have not been seen yet");
+    let rules = rules(config)?;
+    let (pool, nats) = connect(config).await?;
+    let stripe = client(config);
+    let seen = Arc::new(OnceLock::new());
     let door = Door { nats: nats.clone(), secrets: config.webhook_secrets() };
     let api = Api {
-        pool: pool.clone(),
+        desk: Desk { pool: pool.clone(), operator_token: config.operator_token.clone() },
         nats: nats.clone(),
         stripe: stripe.clone(),
-        operator_token: config.operator_token.clone(),
-        catalog: Arc::clone(&catalog),
-        book: Arc::clone(&rules.book),
+        catalog: Arc::clone(&seen),
+        rules: rules.clone(),
     };
     let listener = runtime::serve::bind(&config.listen).await?;
     let http = tokio::spawn(runtime::serve::serve(
@@ -99,38 +157,36 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), ServeE
         router::router(door, api, &health),
         stop.clone(),
     ));
-    let worked = work(&config, &pool, &nats, &stripe, &catalog, &health, &rules, &stop).await;
+    let work = async {
+        let Some(catalog) = see_catalog(config, &stripe, &rules, &pool, &stop).await? else {
+            return Ok(());
+        };
+        seen.get_or_init(|| catalog.clone());
+        health.ready("stripe");
+        let selling = selling(pool.clone(), nats, stripe.clone(), catalog.meter, rules.clone());
+        lead(&pool, &stop, |term| selling.run(config, &health, term)).await;
+        Ok(())
+    };
+    let worked = work.await;
     stop.cancel(); // Either we were told to, or the account cannot be billed on.
     http.await.map_err(std::io::Error::other)??;
     worked
 }
 
-/// What is decided by: read once, at the start.
-struct Rules {
-    book: Arc<Book>,
-    ladder: Arc<Ladder>,
-}
-
-#[expect(clippy::too_many_arguments, reason = "what is made at the start is handed on")]
-async fn work(
-    config: &Config,
-    pool: &PgPool,
-    nats: &Nats,
-    stripe: &Client,
-    seen: &OnceLock<Catalog>,
-    health: &Health,
-    rules: &Rules,
-    stop: &CancellationToken,
-) -> Result<(), ServeError> {
-    let Some(catalog) = see_catalog(config, stripe, &rules.book, stop).await? else {
-        return Ok(());
-    };
-    seen.get_or_init(|| catalog.clone());
-    health.ready("stripe");
-    let wake = Arc::new(Notify::new());
-    let provider = Arc::new(StripeMeters::new(stripe, catalog.meter));
-    lead(pool, stop, |term| run(config, pool, nats, stripe, health, &provider, &wake, rules, term))
-        .await;
+/// Usage is reported to a folder. There is no checkout, no webhook and no statement: whoever takes the files in bills.
+async fn by_files(config: &Config, stop: CancellationToken) -> Result<(), ServeError> {
+    let health = Health::default();
+    let (pool, nats) = connect(config).await?;
+    let reporting = reporting_to_files(config, pool.clone(), nats)?;
+    let desk = Desk { pool: pool.clone(), operator_token: config.operator_token.clone() };
+    let listener = runtime::serve::bind(&config.listen).await?;
+    let http = tokio::spawn(runtime::serve::serve(
+        listener,
+        router::of_files(desk, &health),
+        stop.clone(),
+    ));
+    lead(&pool, &stop, |term| reporting.run(config, &health, term)).await;
+    http.await.map_err(std::io::Error::other)??;
     Ok(())
 }
 
@@ -138,17 +194,20 @@ async fn work(
 async fn see_catalog(
     config: &Config,
     stripe: &Client,
-    book: &Book,
+    rules: &Rules,
+    pool: &PgPool,
     stop: &CancellationToken,
 ) -> Result<Option<Catalog>, ServeError> {
     let mut failures = 0;
     loop {
         let look = async {
-            if config.setup {
-                catalog::set_up(stripe, config, book).await
+            let catalog = if config.setup {
+                catalog::set_up(stripe, config, &rules.book).await?
             } else {
-                catalog::check(stripe, config, book).await
-            }
+                catalog::check(stripe, config, &rules.book).await?
+            };
+            anchor::check(stripe, pool).await?;
+            Ok::<Catalog, CatalogError>(catalog)
         };
         let seen = tokio::select! {
             () = stop.cancelled() => return Ok(None),
@@ -168,78 +227,4 @@ async fn see_catalog(
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// All that only the leading process does.
-#[expect(clippy::too_many_arguments, reason = "the one place where everything meets")]
-async fn run(
-    config: &Config,
-    pool: &PgPool,
-    nats: &Nats,
-    stripe: &Client,
-    health: &Health,
-    provider: &Arc<StripeMeters>,
-    wake: &Arc<Notify>,
-    rules: &Rules,
-    term: CancellationToken,
-) {
-    let account = config.account();
-    let control =
-        Control { pool: pool.clone(), account: account.clone(), outbox: Arc::clone(wake) };
-    let collect = Collect {
-        pool: pool.clone(),
-        account: account.clone(),
-        provider: Arc::clone(provider),
-        outbox: Arc::clone(wake),
-    };
-    let (pool_, nats_, stripe_) = (pool.clone(), nats.clone(), stripe.clone());
-    let access = Access {
-        pool: pool_,
-        nats: nats_,
-        stripe: stripe_,
-        ladder: Arc::clone(&rules.ladder),
-        heals: false,
-    };
-    let wake_statements = Arc::new(Notify::new());
-    let events = Work {
-        pool: pool.clone(),
-        access: access.clone(),
-        stripe: stripe.clone(),
-        statements: Arc::clone(&wake_statements),
-        live: account.live,
-    };
-    let statements = Statements {
-        pool: pool.clone(),
-        nats: nats.clone(),
-        stripe: stripe.clone(),
-        provider: Arc::clone(provider),
-        book: Arc::clone(&rules.book),
-        access: access.clone(),
-        every_ms: config.statements_every_ms,
-        quiet_ms: config.correct_after_ms,
-        wake: wake_statements,
-    };
-    let outbox = Arc::new(Outbox {
-        pool: pool.clone(),
-        provider: Arc::clone(provider),
-        pace: Pace::new(config.reports_per_s),
-        in_flight: usize::from(config.reports_in_flight),
-        wake: Arc::clone(wake),
-    });
-    let sweep = Sweep {
-        pool: pool.clone(),
-        nats: nats.clone(),
-        stripe: stripe.clone(),
-        access: Access { heals: true, ..access.clone() },
-        schedule: config.sweep_cron.clone(),
-        stuck_after_ms: config.stuck_after_ms,
-    };
-    tokio::join!(
-        fold::run(&control, nats, pool, health, term.clone()),
-        fold::run(&collect, nats, pool, health, term.clone()),
-        fold::run(&events, nats, pool, health, term.clone()),
-        outbox.run(term.clone()),
-        statements.run(term.clone()),
-        sweep.run(term.clone()),
-    );
 }

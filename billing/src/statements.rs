@@ -77,7 +77,7 @@ pub async fn read(
     headers: HeaderMap,
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    authorize(&api.operator_token, &headers)?;
+    authorize(&api.desk, &headers)?;
     let Query(asked) = query.map_err(|rejection| Problem::BadRequest(rejection.body_text()))?;
     let (from, to) = match &asked.period {
         Some(month) => span(month)
@@ -85,7 +85,8 @@ pub async fn read(
         None => (i64::MIN, i64::MAX),
     };
     let postgres = |error: StoreError| Problem::dependency("PostgreSQL", error);
-    let shown = look::of_tenant(&api.pool, asked.tenant_id, from, to).await.map_err(postgres)?;
+    let shown =
+        look::of_tenant(&api.desk.pool, asked.tenant_id, from, to).await.map_err(postgres)?;
     match asked.format.as_deref() {
         Some("csv") => {
             Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], csv(&shown)).into_response())
@@ -104,7 +105,7 @@ pub async fn read(
 
 async fn with_bills(api: &Api, tenant: TenantId, shown: Shown) -> Result<Statement, StoreError> {
     let (subscription, from) = (shown.subscription.clone(), Timestamp(shown.from_ms));
-    let bills = bill::all(&api.pool, &Key { tenant, subscription, from }).await?;
+    let bills = bill::all(&api.desk.pool, &Key { tenant, subscription, from }).await?;
     let bills = bills.into_iter().map(|stored| BillShown {
         revision: stored.revision,
         digest: stored.digest,
@@ -176,9 +177,9 @@ pub async fn discrepancies(
     headers: HeaderMap,
     query: Result<Query<Apart>, QueryRejection>,
 ) -> Result<Json<serde_json::Value>, Problem> {
-    authorize(&api.operator_token, &headers)?;
+    authorize(&api.desk, &headers)?;
     let Query(asked) = query.map_err(|rejection| Problem::BadRequest(rejection.body_text()))?;
-    let rows = look::apart(&api.pool, asked.owner.as_deref())
+    let rows = look::apart(&api.desk.pool, asked.owner.as_deref())
         .await
         .map_err(|error| Problem::dependency("PostgreSQL", error))?;
     Ok(Json(serde_json::json!({ "discrepancies": rows })))
@@ -219,11 +220,11 @@ pub async fn preview(
     headers: HeaderMap,
     query: Result<Query<Whose>, QueryRejection>,
 ) -> Result<Json<serde_json::Value>, Problem> {
-    authorize(&api.operator_token, &headers)?;
+    authorize(&api.desk, &headers)?;
     let Query(Whose { tenant_id }) =
         query.map_err(|rejection| Problem::BadRequest(rejection.body_text()))?;
     let postgres = |error: StoreError| Problem::dependency("PostgreSQL", error);
-    let all = subscribed::of_tenant(&api.pool, tenant_id).await.map_err(postgres)?;
+    let all = subscribed::of_tenant(&api.desk.pool, tenant_id).await.map_err(postgres)?;
     let mut previews = Vec::new();
     for one in all.iter().filter(|one| one.ended_at.is_none() && !one.never_began()) {
         previews.push(of_one(&api, one, now()).await.map_err(postgres)?);
@@ -232,12 +233,12 @@ pub async fn preview(
 }
 
 async fn of_one(api: &Api, of: &Subscribed, at: Timestamp) -> Result<Preview, StoreError> {
-    let stream_seq = checkpoint::read(&api.pool, Projection::Log).await?.0;
+    let stream_seq = checkpoint::read(&api.desk.pool, Projection::Log).await?.0;
     let period = of.period_at(at).unwrap_or(schemas::Period { from: at, to: at });
-    let used = usage::of_period(&api.pool, of.tenant, period).await?;
+    let used = usage::of_period(&api.desk.pool, of.tenant, period).await?;
     let units = Quantity(used.iter().map(|line| line.quantity.0).fold(0, u64::saturating_add));
-    let terms = subscribed::terms_of(&api.pool, of).await?;
-    let by = Terms { book: &api.book, subscribed: of, terms: &terms };
+    let terms = subscribed::terms_of(&api.desk.pool, of).await?;
+    let by = Terms { book: &api.rules.book, subscribed: of, terms: &terms };
     let mut preview = Preview {
         subscription: of.subscription.clone(),
         from_ms: period.from.0,

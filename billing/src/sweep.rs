@@ -1,9 +1,9 @@
 //! The sweep, on a schedule: fetches events that Stripe could not deliver, looks again at customers that nobody has
-//! looked at for a day, and counts what is stuck.
+//! looked at for a day, compares the provider's sums of each period with what it took, and counts what is stuck.
 //!
 //! What it fetches goes into the log as a webhook would have put it there, so finding an event twice is nothing.
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use billing_core::report::State;
 use bytes::Bytes;
@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access::Access,
     clock::now,
+    drift::{self, DriftError},
     fold::{FoldError, chain},
+    provider::Provider,
     store::{StoreError, quarantine, report::outbox, subscribed},
     stripe::{self, StripeError, event},
     webhook::{self, Stored},
@@ -27,15 +29,22 @@ const DAY_MS: i64 = 24 * 3_600_000;
 const LOOKS: i64 = 200;
 
 /// What a sweep needs.
-pub struct Sweep {
+pub struct Sweep<P> {
     pub pool: PgPool,
-    pub nats: Nats,
-    pub stripe: stripe::Client,
-    pub access: Access,
     /// See `Config::sweep_cron`.
     pub schedule: String,
     /// See `Config::stuck_after_ms`.
     pub stuck_after_ms: i64,
+    /// `None` where Stripe does not bill.
+    pub stripe: Option<AtStripe<P>>,
+}
+
+/// What is swept at Stripe.
+pub struct AtStripe<P> {
+    pub nats: Nats,
+    pub stripe: stripe::Client,
+    pub access: Access,
+    pub provider: Arc<P>,
 }
 
 /// Why a sweep did not come to its end; the next one will.
@@ -49,9 +58,11 @@ pub enum SweepError {
     Store(#[from] StoreError),
     #[error("a look at a customer")]
     Look(#[from] FoldError),
+    #[error("a comparison of sums")]
+    Drift(#[from] DriftError),
 }
 
-impl Sweep {
+impl<P: Provider> Sweep<P> {
     /// Sweeps at every time of the schedule until stopped.
     pub async fn run(&self, stop: CancellationToken) {
         let Ok(schedule) = Schedule::from_str(&self.schedule) else {
@@ -77,28 +88,13 @@ impl Sweep {
     /// The first thing that failed; what was done before stays done.
     pub async fn once(&self) -> Result<(), SweepError> {
         self.count_stuck().await?;
-        let mut after: Option<String> = None;
-        loop {
-            let page = event::undelivered(&self.stripe, after.as_deref()).await?;
-            for event in page.events {
-                let body = Bytes::copy_from_slice(event.body.get().as_bytes());
-                if webhook::store(&self.nats, &webhook::name(&body), body).await? == Stored::New {
-                    tracing::warn!(
-                        event.id = event.id,
-                        "Fetched an event that was never delivered"
-                    );
-                    metrics::counter!("billing_events_swept_total").increment(1);
-                }
-            }
-            after = page.more_after;
-            if after.is_none() {
-                break;
-            }
-        }
+        let Some(at) = &self.stripe else { return Ok(()) };
+        at.fetch_undelivered().await?;
         let unseen = subscribed::unread_since(&self.pool, now().plus_ms(-DAY_MS), LOOKS).await?;
         for customer in unseen {
-            self.access.look(&customer, None).await?;
+            at.access.look(&customer, None).await?;
         }
+        drift::compare(&self.pool, &*at.provider, now()).await?;
         Ok(())
     }
 
@@ -116,6 +112,30 @@ impl Sweep {
         }
         set_gauge("billing_quarantined", "all", quarantine::count(&self.pool).await?);
         Ok(())
+    }
+}
+
+impl<P> AtStripe<P> {
+    /// Takes in every event that Stripe could not deliver.
+    async fn fetch_undelivered(&self) -> Result<(), SweepError> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = event::undelivered(&self.stripe, after.as_deref()).await?;
+            for event in page.events {
+                let body = Bytes::copy_from_slice(event.body.get().as_bytes());
+                if webhook::store(&self.nats, &webhook::name(&body), body).await? == Stored::New {
+                    tracing::warn!(
+                        event.id = event.id,
+                        "Fetched an event that was never delivered"
+                    );
+                    metrics::counter!("billing_events_swept_total").increment(1);
+                }
+            }
+            after = page.more_after;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
     }
 }
 

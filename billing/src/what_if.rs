@@ -6,24 +6,19 @@
 
 use std::{fmt::Write as _, io};
 
-use billing_core::{
-    plan::{Book, PlanRef},
-    proration::Term,
-};
+use billing_core::plan::{Book, PlanRef};
 use schemas::{TenantId, Timestamp};
 use sqlx::PgPool;
 
 use crate::{
     plans::written,
-    statement::rate::{self, Terms},
+    statement::rate,
     store::{
         StoreError,
         statement::{
-            self, Key, bill,
+            Key, bill,
             look::{self, Shown},
-            usage::{self, Used},
         },
-        subscribed,
     },
 };
 
@@ -96,29 +91,23 @@ async fn row(
         .parse()
         .map_err(|error| crate::store::corrupt("statement", "tenant_id", error))?;
     let (subscription, from) = (shown.subscription.clone(), Timestamp(shown.from_ms));
-    let key = Key { tenant, subscription, from };
-    let frame = statement::frame(pool, &key).await?;
-    let (Some(last), Some(of)) =
-        (bill::all(pool, &key).await?.pop(), subscribed::read(pool, &key.subscription).await?)
-    else {
+    let Some(last) = bill::all(pool, &Key { tenant, subscription, from }).await?.pop() else {
         return Ok(None);
     };
-    let used = usage::of_period(pool, tenant, frame.period()).await?;
-    let lines: Vec<&Used> = used.iter().filter(|line| line.billed.is_some()).collect();
-    let (name, terms) = match &asked.plan {
-        Some(plan) => (written(plan), vec![Term { from: of.began_at, plan: plan.clone() }]),
-        None => ("own".to_owned(), subscribed::terms_of(pool, &of).await?),
-    };
-    let by = Terms { book, subscribed: &of, terms: &terms };
-    // A bill without use names where the log had been read to when it was made.
-    let folded = last.bill()?.map_or(0, |bill| bill.log.last);
+    let again = rate::again(pool, book, &last, asked.plan.as_ref()).await?;
     let mut row = format!(
-        "{},{},{},{},{},{},{name},",
-        shown.tenant_id, shown.subscription, from, frame.to, frame.currency, last.units.0
+        "{},{},{},{},{},{},{},",
+        shown.tenant_id,
+        shown.subscription,
+        from,
+        again.frame.to,
+        again.frame.currency,
+        last.units.0,
+        asked.plan.as_ref().map_or("own".to_owned(), written)
     );
     let was = last.total.units();
     // Writing to a text cannot fail.
-    let _ = match rate::bill(&by, &frame, &lines, folded) {
+    let _ = match again.rated {
         Ok(bill) => {
             let same = bill.canonical() == last.text.as_bytes();
             let total = bill.total.units();

@@ -265,6 +265,16 @@ impl Book {
         Ok(book)
     }
 
+    /// SHA-256 over the digests of all its plans, in order: books that price alike are alike.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let entries = self.0.values().flat_map(BTreeMap::values);
+        entries
+            .fold(Sha256::new(), |hash, entry| hash.chain_update(&entry.digest))
+            .finalize()
+            .into()
+    }
+
     /// A version of a plan.
     #[must_use]
     pub fn get(&self, wanted: &PlanRef) -> Option<&Entry> {

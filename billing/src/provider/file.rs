@@ -137,6 +137,11 @@ impl Provider for FileDrop {
         self.meters.contains(meter)
     }
 
+    /// Whoever takes the files in decides who is billed.
+    fn names_customers(&self) -> bool {
+        true
+    }
+
     async fn tell(&self, row: &Row, identifier: &str, _: &str) -> Told {
         let report = Report {
             v: 1,

@@ -36,6 +36,11 @@ pub trait Provider: Send + Sync + 'static {
     /// Whether it takes reports of this meter.
     fn takes(&self, meter: &MeterName) -> bool;
 
+    /// Whether tenants are customers there under their own ids, each of them; else a link says who is whose.
+    fn names_customers(&self) -> bool {
+        false
+    }
+
     /// Sends a report once, without any retry. Whatever happens is an outcome.
     fn tell(&self, row: &Row, identifier: &str, key: &str) -> impl Future<Output = Told> + Send;
 

@@ -1,11 +1,14 @@
 //! Closing a period: wait for its final invoice, find which lines it holds, rate them, freeze, publish, tie.
 
-use billing_core::{invoice::Bill, money::Minor, tie::held};
-use schemas::Quantity;
+use std::collections::{HashMap, HashSet};
+
+use billing_core::{invoice::Bill, money::Minor, plan::Book, proration::Term, tie::held};
+use futures::{StreamExt, stream};
+use schemas::{Period, Quantity};
 use sha2::{Digest, Sha256};
 
 use super::{
-    StatementError, Statements, publish,
+    READS_AT_ONCE, StatementError, Statements, publish, put_off,
     rate::{self, Terms},
     tie,
 };
@@ -16,11 +19,11 @@ use crate::{
         checkpoint::{self, Projection},
         invoice::{self, Asked},
         statement::{
-            self, Frame, State,
-            bill::{self, New},
+            self, Frame, Key, State,
+            bill::{self, Freezing, New, Stored},
             usage::{self, Stands, Used},
         },
-        subscribed,
+        subscribed::{self, Subscribed},
     },
     stripe::invoice as from_stripe,
     work::keep_invoice,
@@ -33,77 +36,195 @@ pub const WITHOUT_INVOICE_MS: i64 = 73 * 3_600_000;
 /// How soon to look again at a statement that waits. Unit: milliseconds.
 const AGAIN_MS: i64 = 10 * 60_000;
 
-/// Closes a statement if it can be; `true` = it is closed now.
+/// Closes those of a batch of statements that can be closed; gives how many are closed now.
+///
+/// Each step is one for the whole batch: read, rate, freeze, publish, tie. A kill between two of them leaves every
+/// statement of it where one alone would stand, and the next round goes on from there.
 ///
 /// # Errors
 /// What may pass; nothing is half done.
-pub async fn close<P: Provider>(all: &Statements<P>, frame: Frame) -> Result<bool, StatementError> {
-    if frame.state == State::Due && !freeze(all, &frame).await? {
-        return Ok(false);
-    }
-    for bill in bill::all(&all.pool, &frame.key).await?.into_iter().filter(|bill| !bill.published) {
-        publish::publish(all, bill).await?;
-    }
-    tie::tie(all, &frame).await?;
-    Ok(true)
+pub async fn close<P: Provider>(
+    all: &Statements<P>,
+    frames: &[Frame],
+) -> Result<usize, StatementError> {
+    let keys: Vec<&Key> = frames.iter().map(|frame| &frame.key).collect();
+    // As they stand now: a batch of which one failed is worked on again, one by one.
+    let frames = statement::frames(&all.pool, &keys).await?;
+    let due: Vec<&Frame> = frames.iter().filter(|frame| frame.state == State::Due).collect();
+    freeze(all, &due).await?;
+    let bills: Vec<Stored> =
+        bill::all_of(&all.pool, &keys).await?.into_values().flatten().collect();
+    let waiting: Vec<Stored> = bills.into_iter().filter(|bill| !bill.published).collect();
+    let closed = publish::publish(all, &waiting).await?;
+    let frozen: HashSet<&Key> = waiting.iter().map(|bill| &bill.key).collect();
+    tie::tie(all, &frozen.into_iter().collect::<Vec<_>>()).await?;
+    Ok(closed)
 }
 
-/// Freezes the closing bill; `false` = not yet, and the statement says why.
-async fn freeze<P: Provider>(all: &Statements<P>, frame: &Frame) -> Result<bool, StatementError> {
-    let mut invoice = invoice::closing(&all.pool, &frame.key.subscription, frame.period()).await?;
-    if invoice.is_none() {
-        if now().ms_since(frame.to) < WITHOUT_INVOICE_MS {
-            return wait(all, frame, "no final invoice yet").await;
-        }
-        if fetch(all, frame).await? {
-            return wait(all, frame, "its invoice is a draft").await;
-        }
-        invoice = invoice::closing(&all.pool, &frame.key.subscription, frame.period()).await?;
-    }
-    let used = usage::of_period(&all.pool, frame.key.tenant, frame.period()).await?;
-    if used.iter().any(|line| line.stands == Stands::InDoubt) {
-        return wait(all, frame, "a report is in doubt").await;
-    }
-    let took: Vec<&Used> = used
-        .iter()
-        .filter(|line| line.stands == Stands::Accepted && line.billed.is_none())
-        .collect();
-    let Some(subscribed) = subscribed::read(&all.pool, &frame.key.subscription).await? else {
-        return wait(all, frame, "the subscription is not known").await;
-    };
-    let terms = subscribed::terms_of(&all.pool, &subscribed).await?;
-    let by = Terms { book: &all.book, subscribed: &subscribed, terms: &terms };
-    let folded = checkpoint::read(&all.pool, Projection::Log).await?.0;
-    let asked =
-        invoice::asked(&all.pool, &frame.key.subscription, subscribed.asked_in(frame.period()))
-            .await?;
-    let Some(lines) = on_invoice(&by, frame, &took, &asked, folded) else {
-        tie::differ(all, frame, asked.units()?).await?;
-        return wait(all, frame, "no beginning of the reports adds up to the invoice's units")
-            .await;
-    };
-    let rated = rate::bill(&by, frame, &lines, folded);
-    if let Err(why) = &rated {
-        tracing::error!(tenant.id = %frame.key.tenant, %why, "A period cannot be rated");
-    }
-    let new = new(rated.as_ref().ok(), &lines)?;
-    bill::freeze(&all.pool, &frame.key, &new, &lines, invoice.as_deref(), now()).await?;
-    Ok(true)
+/// What becomes of a statement that is due.
+enum Closing<'a> {
+    Freeze(Freezing<'a>),
+    /// Not yet, and why.
+    Wait(&'static str),
+    /// The invoice holds so many units, and no beginning of the reports adds up to them.
+    Differs(Quantity),
 }
 
-/// Reads the invoices of a period that no event has told of; `true` = one is a draft still.
-async fn fetch<P: Provider>(all: &Statements<P>, frame: &Frame) -> Result<bool, StatementError> {
-    let mut is_draft = false;
+/// Freezes the closing bills of statements that are due; of the others the table says why not.
+async fn freeze<P: Provider>(all: &Statements<P>, due: &[&Frame]) -> Result<(), StatementError> {
+    let invoices = invoices(all, due).await?;
+    let (mut waiting, mut invoiced) = (Vec::new(), Vec::new());
+    for (frame, invoice) in due.iter().copied().zip(invoices) {
+        match invoice {
+            Ok(invoice) => invoiced.push((frame, invoice)),
+            Err(why) => waiting.push((&frame.key, why)),
+        }
+    }
+    let frames: Vec<&Frame> = invoiced.iter().map(|(frame, _)| *frame).collect();
+    let found = Found::read(all, &frames).await?;
+    let (mut freezing, mut differing) = (Vec::new(), Vec::new());
+    for (place, (frame, invoice)) in invoiced.into_iter().enumerate() {
+        match found.decide(&all.book, frame, place, invoice)? {
+            Closing::Freeze(one) => freezing.push(one),
+            Closing::Wait(why) => waiting.push((&frame.key, why)),
+            Closing::Differs(units) => differing.push((frame, units)),
+        }
+    }
+    bill::freeze(&all.pool, &freezing, now()).await?;
+    for (frame, units) in differing {
+        if let Err(error) = tie::differ(all, frame, units).await {
+            put_off(&error);
+        }
+        waiting.push((&frame.key, "no beginning of the reports adds up to the invoice's units"));
+    }
+    if !waiting.is_empty() {
+        statement::put_off(&all.pool, &waiting, now().plus_ms(AGAIN_MS)).await?;
+    }
+    Ok(())
+}
+
+/// The invoice that closes each statement's period, if there is one; or why it has to be waited for.
+async fn invoices<P: Provider>(
+    all: &Statements<P>,
+    due: &[&Frame],
+) -> Result<Vec<Result<Option<String>, &'static str>>, StatementError> {
+    let of = |frames: &[&Frame]| -> Vec<(String, Period)> {
+        frames.iter().map(|frame| (frame.key.subscription.clone(), frame.period())).collect()
+    };
+    let (mut found, mut unread) = (Vec::with_capacity(due.len()), Vec::new());
+    for (frame, invoice) in due.iter().zip(closing(all, &of(due)).await?) {
+        if invoice.is_none() && now().ms_since(frame.to) >= WITHOUT_INVOICE_MS {
+            unread.push(found.len());
+        }
+        found.push(invoice.map(Some).ok_or("no final invoice yet"));
+    }
+    let read = stream::iter(unread)
+        .map(async |place| (place, fetch(all, due[place]).await))
+        .buffer_unordered(READS_AT_ONCE)
+        .collect::<Vec<_>>()
+        .await;
+    for (place, fetched) in read {
+        found[place] = match fetched {
+            Ok(Fetched::Draft) => Err("its invoice is a draft"),
+            Ok(Fetched::Final) => Ok(closing(all, &of(&due[place..=place])).await?.pop().flatten()),
+            Err(error) => {
+                put_off(&error);
+                Err("its invoices cannot be read")
+            }
+        };
+    }
+    Ok(found)
+}
+
+async fn closing<P: Provider>(
+    all: &Statements<P>,
+    of: &[(String, Period)],
+) -> Result<Vec<Option<String>>, StatementError> {
+    let of: Vec<(&str, Period)> = of.iter().map(|(of, period)| (of.as_str(), *period)).collect();
+    Ok(invoice::closing(&all.pool, &of).await?)
+}
+
+/// All that the closing of some statements follows from, in the order of the statements.
+struct Found {
+    used: Vec<Vec<Used>>,
+    asked: Vec<Asked>,
+    subscribed: HashMap<String, (Subscribed, Vec<Term>)>,
+    folded: u64,
+}
+
+impl Found {
+    async fn read<P: Provider>(
+        all: &Statements<P>,
+        frames: &[&Frame],
+    ) -> Result<Self, StatementError> {
+        let of: Vec<_> = frames.iter().map(|frame| (frame.key.tenant, frame.period())).collect();
+        let used = usage::of_periods(&all.pool, &of).await?;
+        let names: Vec<&str> = frames.iter().map(|frame| &*frame.key.subscription).collect();
+        let subscribed = subscribed::with_terms(&all.pool, &names).await?;
+        let asked_in = |frame: &&&Frame| {
+            let of = subscribed.get(&frame.key.subscription);
+            let period = of.map_or(frame.period(), |(of, _)| of.asked_in(frame.period()));
+            (frame.key.subscription.clone(), period)
+        };
+        let asked_in: Vec<_> = frames.iter().map(|frame| asked_in(&frame)).collect();
+        let asked_in: Vec<_> = asked_in.iter().map(|(of, period)| (of.as_str(), *period)).collect();
+        let asked = invoice::asked(&all.pool, &asked_in).await?;
+        let folded = checkpoint::read(&all.pool, Projection::Log).await?.0;
+        Ok(Self { used, asked, subscribed, folded })
+    }
+
+    /// Decides about the statement at a place of the list. No I/O.
+    fn decide<'a>(
+        &'a self,
+        book: &Book,
+        frame: &'a Frame,
+        place: usize,
+        invoice: Option<String>,
+    ) -> Result<Closing<'a>, StatementError> {
+        let (used, asked) = (&self.used[place], &self.asked[place]);
+        if used.iter().any(|line| line.stands == Stands::InDoubt) {
+            return Ok(Closing::Wait("a report is in doubt"));
+        }
+        let Some((subscribed, terms)) = self.subscribed.get(&frame.key.subscription) else {
+            return Ok(Closing::Wait("the subscription is not known"));
+        };
+        let took: Vec<&Used> = used
+            .iter()
+            .filter(|line| line.stands == Stands::Accepted && line.billed.is_none())
+            .collect();
+        let by = Terms { book, subscribed, terms };
+        let Some(lines) = on_invoice(&by, frame, &took, asked, self.folded) else {
+            return Ok(Closing::Differs(asked.units()?));
+        };
+        let rated = rate::bill(&by, frame, &lines, self.folded);
+        if let Err(why) = &rated {
+            tracing::error!(tenant.id = %frame.key.tenant, %why, "A period cannot be rated");
+        }
+        let new = new(rated.as_ref().ok(), &lines)?;
+        Ok(Closing::Freeze(Freezing { key: &frame.key, new, lines, invoice }))
+    }
+}
+
+/// What Stripe has of a period's invoices.
+enum Fetched {
+    /// Whatever there is, is final.
+    Final,
+    Draft,
+}
+
+/// Reads the invoices of a period that no event has told of.
+async fn fetch<P: Provider>(all: &Statements<P>, frame: &Frame) -> Result<Fetched, StatementError> {
+    let mut fetched = Fetched::Final;
     for listed in from_stripe::newest(&all.stripe, &frame.key.subscription).await? {
         if listed.created.saturating_mul(1000) < frame.to.0 {
             continue;
         }
         match from_stripe::read(&all.stripe, &listed.id).await? {
             Some(found) => keep_invoice(&all.pool, &all.stripe, &found).await?,
-            None => is_draft = true,
+            None => fetched = Fetched::Draft,
         }
     }
-    Ok(is_draft)
+    Ok(fetched)
 }
 
 /// The lines that the invoice asks money for: of each span that it counts, a beginning of what the provider took in it.
@@ -147,13 +268,4 @@ pub(super) fn written(bill: Option<&Bill>) -> (String, String, Minor) {
     };
     let text = String::from_utf8(bill.canonical()).expect("JSON is UTF-8");
     (text, bill.digest(), bill.total)
-}
-
-async fn wait<P: Provider>(
-    all: &Statements<P>,
-    frame: &Frame,
-    why: &str,
-) -> Result<bool, StatementError> {
-    statement::put_off(&all.pool, &frame.key, now().plus_ms(AGAIN_MS), why).await?;
-    Ok(false)
 }

@@ -17,7 +17,7 @@ use crate::{
         checkpoint::{self, Projection},
         statement::{
             Frame,
-            bill::{self, New, Stored},
+            bill::{self, Freezing, New, Stored},
             usage::{self, Stands, Used},
         },
         subscribed,
@@ -38,18 +38,19 @@ pub async fn correct<P: Provider>(
     let bills = bill::all(&all.pool, &frame.key).await?;
     let (Some(last), false) = (bills.last(), late.is_empty()) else { return Ok(false) };
     if !last.published {
-        publish::publish(all, last.clone()).await?;
+        publish::publish(all, std::slice::from_ref(last)).await?;
     }
     let new = rated(all, &frame, last, &used, &late).await?;
-    if bill::freeze(&all.pool, &frame.key, &new, &late, None, now()).await? {
+    let (revision, difference_minor) = (new.revision, new.difference.units());
+    let freezing = Freezing { key: &frame.key, new, lines: late, invoice: None };
+    if bill::freeze(&all.pool, &[freezing], now()).await? > 0 {
         metrics::counter!("billing_corrections_total").increment(1);
-        tracing::info!(tenant.id = %frame.key.tenant, revision = new.revision, units = late.len(),
-            difference_minor = new.difference.units(), "Corrected a closed statement");
+        tracing::info!(tenant.id = %frame.key.tenant, revision, difference_minor, "Corrected a closed statement");
     }
-    for bill in bill::all(&all.pool, &frame.key).await?.into_iter().filter(|bill| !bill.published) {
-        publish::publish(all, bill).await?;
-    }
-    tie::tie(all, &frame).await?;
+    let mut bills = bill::all(&all.pool, &frame.key).await?;
+    bills.retain(|bill| !bill.published);
+    publish::publish(all, &bills).await?;
+    tie::tie(all, &[&frame.key]).await?;
     Ok(true)
 }
 

@@ -20,7 +20,7 @@ pub mod tie;
 use std::{sync::Arc, time::Duration};
 
 use billing_core::plan::Book;
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use runtime::nats::Nats;
 use sqlx::PgPool;
 use tokio::sync::Notify;
@@ -39,10 +39,16 @@ use crate::{
     stripe::{self, StripeError},
 };
 
-/// Statements that are worked on at once.
+/// Statements that are worked on at once, where each is worked on alone.
 const AT_ONCE: usize = 8;
+/// Statements that are closed together: in one transaction, and by as many facts on their way at once.
+const BATCH: usize = 250;
+/// Batches that are worked on at once: while one waits for the database, another is rated.
+const BATCHES_AT_ONCE: usize = 3;
+/// Reads of Stripe's that are on their way at once.
+const READS_AT_ONCE: usize = 8;
 /// Statements of one round; the next round takes more.
-const ROUND: i64 = 500;
+const ROUND: i64 = 2_000;
 
 /// What statements need.
 pub struct Statements<P> {
@@ -64,7 +70,7 @@ pub struct Statements<P> {
 /// What one round did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Done {
-    pub opened: usize,
+    pub opened: u64,
     pub closed: usize,
     pub corrected: usize,
     pub collected: usize,
@@ -94,13 +100,46 @@ pub enum StatementError {
     Another(String),
 }
 
+impl StatementError {
+    /// Whether it may be of one statement alone, so that the others of its batch can go on without it.
+    fn is_of_one(&self) -> bool {
+        match self {
+            Self::Store(error) => !error.is_transient(),
+            Self::Log(_) => false,
+            Self::Unread(_)
+            | Self::Stripe(_)
+            | Self::Unkept(_)
+            | Self::Look(_)
+            | Self::Amount(_)
+            | Self::Correction(_)
+            | Self::Another(_) => true,
+        }
+    }
+}
+
+/// Says that a step was not done: the next round tries again.
+fn put_off(error: &StatementError) -> usize {
+    tracing::warn!(error = %chain(error), "A statement waits");
+    metrics::counter!("billing_statements_failed_total").increment(1);
+    0
+}
+
+/// How many were done; what was not is said.
+async fn count(steps: impl Stream<Item = Result<usize, StatementError>>) -> usize {
+    let did = steps.map(|done| done.unwrap_or_else(|error| put_off(&error)));
+    did.fold(0, async |sum, done| sum + done).await
+}
+
 impl<P: Provider> Statements<P> {
     /// Works until stopped: whenever an invoice was read, and now and then.
     pub async fn run(&self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             match self.round().await {
                 Ok(done) if done == Done::default() => {}
-                Ok(done) => tracing::info!(?done, "Worked on statements"),
+                Ok(done) => {
+                    tracing::info!(?done, "Worked on statements");
+                    continue; // A round has an end: there may be more.
+                }
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "Statements wait");
                     metrics::counter!("billing_statement_rounds_failed_total").increment(1);
@@ -121,19 +160,38 @@ impl<P: Provider> Statements<P> {
     pub async fn round(&self) -> Result<Done, StatementError> {
         self.look_again().await?;
         let mut done = Done { opened: self.open().await?, ..Done::default() };
-        done.closed =
-            self.each(statement::due(&self.pool, now(), ROUND).await?, close::close).await;
+        let due = statement::due(&self.pool, now(), ROUND).await?;
+        done.closed = self.batches(&due, close::close).await;
         bill::mark_invoiced(&self.pool).await?;
         let late = statement::late(&self.pool, now(), self.quiet_ms, ROUND).await?;
         done.corrected = self.each(late, correct::correct).await;
         // What an earlier round, or a process that was killed, has frozen and not published.
-        done.closed +=
-            self.each(bill::unpublished(&self.pool, ROUND).await?, publish::publish).await;
-        self.each(statement::untied(&self.pool, ROUND).await?, tie::again).await;
+        let unpublished = bill::unpublished(&self.pool, ROUND).await?;
+        done.closed += self.batches(&unpublished, publish::publish).await;
+        let untied = statement::untied(&self.pool, ROUND).await?;
+        self.batches(&untied, tie::again).await;
         done.collected =
             self.each(bill::uncollected(&self.pool, ROUND).await?, collect::collect).await;
         self.show().await?;
         Ok(done)
+    }
+
+    /// Does a step for many at a time, some batches at once; gives how many were done.
+    async fn batches<'a, T: Sync>(
+        &'a self,
+        all: &'a [T],
+        step: impl AsyncFn(&'a Self, &'a [T]) -> Result<usize, StatementError>,
+    ) -> usize {
+        let batches =
+            stream::iter(all.chunks(BATCH)).map(async |batch| match step(self, batch).await {
+                // What one of them cannot do keeps no other from being worked on.
+                Err(error) if batch.len() > 1 && error.is_of_one() => {
+                    let alone = stream::iter(batch.chunks(1)).map(|one| step(self, one));
+                    count(alone.buffer_unordered(AT_ONCE)).await
+                }
+                done => done.unwrap_or_else(|error| put_off(&error)),
+            });
+        batches.buffer_unordered(BATCHES_AT_ONCE).fold(0, async |sum, done| sum + done).await
     }
 
     /// Does a step for each, some at once; gives how many were done.
@@ -143,30 +201,19 @@ impl<P: Provider> Statements<P> {
         step: impl AsyncFn(&'a Self, T) -> Result<bool, StatementError>,
     ) -> usize {
         let steps = stream::iter(all).map(|one| step(self, one)).buffer_unordered(AT_ONCE);
-        let did = steps.filter_map(async |done| {
-            done.inspect_err(|error| {
-                tracing::warn!(error = %chain(error), "A statement waits");
-                metrics::counter!("billing_statements_failed_total").increment(1);
-            })
-            .ok()
-            .filter(|done| *done)
-        });
-        did.count().await
+        count(steps.map(|done| done.map(usize::from))).await
     }
 
     /// Opens the statements of all periods that have ended.
-    async fn open(&self) -> Result<usize, StatementError> {
+    async fn open(&self) -> Result<u64, StatementError> {
         let mut opened = 0;
         loop {
             let ended = subscribed::ended(&self.pool, now(), ROUND).await?;
-            if ended.is_empty() {
-                return Ok(opened);
-            }
-            for one in &ended {
-                if let Some(period) = one.period_at(one.stated_to) {
-                    statement::open(&self.pool, one, period, now()).await?;
-                    opened += 1;
-                }
+            let periods = ended.iter().filter_map(|of| Some((of, of.period_at(of.stated_to)?)));
+            let periods: Vec<_> = periods.collect();
+            match statement::open(&self.pool, &periods, now()).await? {
+                0 => return Ok(opened),
+                some => opened += some,
             }
         }
     }

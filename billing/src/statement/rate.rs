@@ -3,14 +3,20 @@
 use billing_core::{
     currency::Currency,
     invoice::{Bill, BillError, ENGINE, LogRange, Statement, UsageLine, rate_bill},
-    plan::Book,
+    plan::{Book, PlanRef},
     proration::{Prorate, Subscription, Term},
 };
 use schemas::{Period, Quantity, subject};
+use sqlx::PgPool;
 
 use crate::store::{
-    statement::{Frame, usage::Used},
-    subscribed::Subscribed,
+    StoreError,
+    statement::{
+        Frame,
+        bill::Stored,
+        usage::{self, Used},
+    },
+    subscribed::{self, Subscribed},
 };
 
 /// What a period is rated by.
@@ -75,6 +81,42 @@ pub fn statement(
 pub fn bill(by: &Terms<'_>, frame: &Frame, lines: &[&Used], folded: u64) -> Result<Bill, Unrated> {
     let usage = lines.iter().map(|line| line.line()).collect();
     Ok(rate_bill(by.book, &statement(by, frame, usage, log_range(lines, folded), true)?)?)
+}
+
+/// A stored bill's period, rated again.
+pub struct Again {
+    pub frame: Frame,
+    pub rated: Result<Bill, Unrated>,
+}
+
+/// Rates the lines that a stored bill holds by a book and its subscription's terms, or by `plan` all through.
+///
+/// # Errors
+/// Any database error.
+pub async fn again(
+    pool: &PgPool,
+    book: &Book,
+    stored: &Stored,
+    plan: Option<&PlanRef>,
+) -> Result<Again, StoreError> {
+    let frame = crate::store::statement::frame(pool, &stored.key).await?;
+    let Some(of) = subscribed::read(pool, &stored.key.subscription).await? else {
+        return Ok(Again { frame, rated: Err(Unrated::NoPlan) });
+    };
+    let used = usage::of_period(pool, stored.key.tenant, frame.period()).await?;
+    let lines: Vec<&Used> = used
+        .iter()
+        .filter(|line| line.billed.is_some_and(|revision| revision <= stored.revision))
+        .collect();
+    let terms = match plan {
+        Some(plan) => vec![Term { from: of.began_at, plan: plan.clone() }],
+        None => subscribed::terms_of(pool, &of).await?,
+    };
+    // A bill without use names where the log had been read to when it was made.
+    let folded = stored.bill()?.map_or(0, |bill| bill.log.last);
+    let by = Terms { book, subscribed: &of, terms: &terms };
+    let rated = bill(&by, &frame, &lines, folded);
+    Ok(Again { frame, rated })
 }
 
 /// Where lines stand on the log; of none: where the log had been read to.

@@ -5,9 +5,9 @@ use billing_core::{
     tie::{Amount, Amounts, add},
 };
 use schemas::{AmountError, Period, Quantity, Timestamp};
-use sqlx::PgPool;
+use sqlx::{FromRow, PgPool};
 
-use super::{StoreError, big, corrupt, price::stands_for};
+use super::{StoreError, big, corrupt, place, price::stands_for};
 
 /// A final invoice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub async fn remember(pool: &PgPool, invoice: &Invoice) -> Result<(), StoreError
     Ok(())
 }
 
-/// The invoice that closes a period of a subscription: the first final one that was made when it had ended.
+/// The invoices that close periods of subscriptions: of each the first final one that was made when it had ended.
 ///
 /// Made within a day of the end, or else it is of a later period; one of a renewal goes before any other.
 ///
@@ -89,14 +89,25 @@ pub async fn remember(pool: &PgPool, invoice: &Invoice) -> Result<(), StoreError
 /// Any database error.
 pub async fn closing(
     pool: &PgPool,
-    subscription: &str,
-    period: Period,
-) -> Result<Option<String>, StoreError> {
-    let sql = "select invoice from invoice
-               where subscription = $1 and created_at_ms >= $2 and created_at_ms < $2 + 86400000
-                 and reason <> 'subscription_create'
-               order by (reason <> 'subscription_cycle'), created_at_ms, invoice limit 1";
-    Ok(sqlx::query_scalar(sql).bind(subscription).bind(period.to.0).fetch_optional(pool).await?)
+    of: &[(&str, Period)],
+) -> Result<Vec<Option<String>>, StoreError> {
+    let sql = "select place, closing.invoice
+               from unnest($1::text[], $2::bigint[]) with ordinality as asked (subscription, to_ms, place)
+               cross join lateral (
+                   select invoice from invoice i
+                   where i.subscription = asked.subscription and i.created_at_ms >= asked.to_ms
+                     and i.created_at_ms < asked.to_ms + 86400000 and i.reason <> 'subscription_create'
+                   order by (i.reason <> 'subscription_cycle'), i.created_at_ms, i.invoice limit 1) closing";
+    let rows: Vec<(i64, String)> = sqlx::query_as(sql)
+        .bind(of.iter().map(|(subscription, _)| (*subscription).to_owned()).collect::<Vec<_>>())
+        .bind(of.iter().map(|(_, period)| period.to.0).collect::<Vec<_>>())
+        .fetch_all(pool)
+        .await?;
+    let mut found = vec![None; of.len()];
+    for (ordinality, invoice) in rows {
+        found[place(ordinality)?] = Some(invoice);
+    }
+    Ok(found)
 }
 
 /// What final invoices ask for a period.
@@ -118,43 +129,67 @@ impl Asked {
     }
 }
 
-/// What final invoices ask for a period of a subscription, corrections left out.
+/// What final invoices ask for periods of subscriptions, corrections left out; in the order in which they were asked for.
 ///
-/// `period` is the whole cycle: what is given back of time after a subscription's end lies in it too.
+/// Each period is the whole cycle: what is given back of time after a subscription's end lies in it too.
 ///
 /// # Errors
 /// Any database error; a sum out of range.
-pub async fn asked(pool: &PgPool, subscription: &str, period: Period) -> Result<Asked, StoreError> {
-    let sql = "select plan, version, charge, coalesce(metered, false), from_ms, to_ms, sum(quantity)::bigint,
-                   sum(amount_minor)::bigint
-               from invoice_line left join price using (price)
-               where subscription = $1 and from_ms >= $2 and from_ms < $3 and to_ms > from_ms and correction is null
-               group by plan, version, charge, metered, from_ms, to_ms order by from_ms, to_ms";
-    type Row = (Option<String>, Option<i64>, Option<String>, bool, i64, i64, i64, i64);
-    let rows: Vec<Row> = sqlx::query_as(sql)
-        .bind(subscription)
-        .bind(period.from.0)
-        .bind(period.to.0)
+pub async fn asked(pool: &PgPool, of: &[(&str, Period)]) -> Result<Vec<Asked>, StoreError> {
+    let sql = "select place, plan, version, charge, coalesce(metered, false) as metered, l.from_ms, l.to_ms,
+                   sum(quantity)::bigint as quantity, sum(amount_minor)::bigint as minor
+               from unnest($1::text[], $2::bigint[], $3::bigint[]) with ordinality
+                    as asked (subscription, from_ms, to_ms, place)
+               join invoice_line l on l.subscription = asked.subscription
+                    and l.from_ms >= asked.from_ms and l.from_ms < asked.to_ms
+               left join price using (price)
+               where l.to_ms > l.from_ms and l.correction is null
+               group by place, plan, version, charge, metered, l.from_ms, l.to_ms
+               order by place, l.from_ms, l.to_ms";
+    let rows: Vec<AskedRow> = sqlx::query_as(sql)
+        .bind(of.iter().map(|(subscription, _)| (*subscription).to_owned()).collect::<Vec<_>>())
+        .bind(of.iter().map(|(_, period)| period.from.0).collect::<Vec<_>>())
+        .bind(of.iter().map(|(_, period)| period.to.0).collect::<Vec<_>>())
         .fetch_all(pool)
         .await?;
-    let mut asked = Asked::default();
-    let range = |error: AmountError| corrupt("invoice_line", "amount_minor", error);
-    for (plan, version, charge, metered, from, to, quantity, minor) in rows {
-        let quantity =
-            Quantity(u64::try_from(quantity).map_err(|e| corrupt("invoice_line", "quantity", e))?);
-        if metered {
-            let span = Period { from: Timestamp(from), to: Timestamp(to) };
-            match asked.spans.last_mut() {
+    let mut all = vec![Asked::default(); of.len()];
+    for row in rows {
+        all[place(row.place)?].take(row)?;
+    }
+    Ok(all)
+}
+
+#[derive(FromRow)]
+struct AskedRow {
+    place: i64,
+    plan: Option<String>,
+    version: Option<i64>,
+    charge: Option<String>,
+    metered: bool,
+    from_ms: i64,
+    to_ms: i64,
+    quantity: i64,
+    minor: i64,
+}
+
+impl Asked {
+    fn take(&mut self, row: AskedRow) -> Result<(), StoreError> {
+        let range = |error: AmountError| corrupt("invoice_line", "amount_minor", error);
+        let quantity = u64::try_from(row.quantity);
+        let quantity = Quantity(quantity.map_err(|e| corrupt("invoice_line", "quantity", e))?);
+        if row.metered {
+            let span = Period { from: Timestamp(row.from_ms), to: Timestamp(row.to_ms) };
+            match self.spans.last_mut() {
                 Some((same, units)) if *same == span => {
                     *units = units.checked_add(quantity).map_err(range)?;
                 }
-                _ => asked.spans.push((span, quantity)),
+                _ => self.spans.push((span, quantity)),
             }
         }
-        let amount = Amount { quantity, amount: Minor::try_new(minor).map_err(range)? };
-        add(&mut asked.amounts, stands_for(plan, version, charge)?, amount).map_err(range)?;
+        let amount = Amount { quantity, amount: Minor::try_new(row.minor).map_err(range)? };
+        let of = stands_for(row.plan, row.version, row.charge)?;
+        add(&mut self.amounts, of, amount).map_err(range)
     }
-    Ok(asked)
 }
 
 /// An invoice's status and total.

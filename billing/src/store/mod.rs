@@ -4,11 +4,14 @@
 
 pub mod checkpoint;
 pub mod customer;
+pub mod drift;
 pub mod dunning;
 pub mod invoice;
 pub mod price;
+pub mod provision;
 pub mod quarantine;
 pub mod report;
+pub mod shadow;
 pub mod statement;
 pub mod subscribed;
 pub mod tenant;
@@ -49,6 +52,11 @@ pub async fn connect(url: &str) -> Result<PgPool, runtime::postgres::PostgresErr
 
 fn big(number: u64) -> Result<i64, StoreError> {
     i64::try_from(number).map_err(|_| StoreError::TooLarge(number))
+}
+
+/// Where something stands in a list that was asked about with `unnest ... with ordinality`, which counts from 1.
+fn place(ordinality: i64) -> Result<usize, StoreError> {
+    usize::try_from(ordinality - 1).map_err(|error| corrupt("unnest", "ordinality", error))
 }
 
 pub(crate) fn corrupt(

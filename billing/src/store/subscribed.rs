@@ -1,7 +1,10 @@
 //! Subscriptions as the provider's copy was last read, which plans they were seen on, and the periods that follow.
 
+use std::collections::HashMap;
+
 use billing_core::{
     plan::PlanRef,
+    proration::Term,
     term::{Sighting, terms},
 };
 use schemas::{Period, PeriodRule, TenantId, Timestamp};
@@ -210,6 +213,17 @@ pub async fn unread_since(
     Ok(sqlx::query_scalar(sql).bind(since.0).bind(most).fetch_all(pool).await?)
 }
 
+/// Living subscriptions whose periods are counted from inside an hour, as (customer, subscription).
+///
+/// # Errors
+/// Any database error.
+pub async fn anchored_inside_an_hour(pool: &PgPool) -> Result<Vec<(String, String)>, StoreError> {
+    let sql = "select customer, subscription from subscribed
+               where ended_at_ms is null and status <> 'incomplete_expired' and anchor_ms % 3600000 <> 0
+               order by subscription";
+    Ok(sqlx::query_as(sql).fetch_all(pool).await?)
+}
+
 /// Remembers that a subscription was on a plan at a moment. The same again changes nothing.
 ///
 /// # Errors
@@ -230,16 +244,47 @@ pub async fn saw(pool: &PgPool, subscription: &str, seen: &Sighting) -> Result<(
 ///
 /// # Errors
 /// Any database error.
-pub async fn terms_of(
+pub async fn terms_of(pool: &PgPool, found: &Subscribed) -> Result<Vec<Term>, StoreError> {
+    let of = [found.subscription.as_str()];
+    let seen = sightings(pool, &of).await?.remove(&found.subscription);
+    Ok(terms(found.began_at, seen.unwrap_or_default()))
+}
+
+/// Subscriptions with the terms of each, in two round trips; those that are not known are left out.
+///
+/// # Errors
+/// Any database error.
+pub async fn with_terms(
     pool: &PgPool,
-    found: &Subscribed,
-) -> Result<Vec<billing_core::proration::Term>, StoreError> {
-    let sql = "select at_ms, plan, version from plan_seen where subscription = $1";
-    let rows: Vec<(i64, String, i64)> =
-        sqlx::query_as(sql).bind(&found.subscription).fetch_all(pool).await?;
-    let seen = rows.into_iter().map(|(at, plan, version)| {
+    subscriptions: &[&str],
+) -> Result<HashMap<String, (Subscribed, Vec<Term>)>, StoreError> {
+    let names: Vec<String> = subscriptions.iter().map(ToString::to_string).collect();
+    let sql = "select * from subscribed where subscription = any($1)";
+    let rows: Vec<SubscribedRow> = sqlx::query_as(sql).bind(names).fetch_all(pool).await?;
+    let mut seen = sightings(pool, subscriptions).await?;
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let one = Subscribed::try_from(row)?;
+        let terms = terms(one.began_at, seen.remove(&one.subscription).unwrap_or_default());
+        found.insert(one.subscription.clone(), (one, terms));
+    }
+    Ok(found)
+}
+
+async fn sightings(
+    pool: &PgPool,
+    subscriptions: &[&str],
+) -> Result<HashMap<String, Vec<Sighting>>, StoreError> {
+    let names: Vec<String> = subscriptions.iter().map(ToString::to_string).collect();
+    let sql =
+        "select subscription, at_ms, plan, version from plan_seen where subscription = any($1)";
+    let rows: Vec<(String, i64, String, i64)> =
+        sqlx::query_as(sql).bind(names).fetch_all(pool).await?;
+    let mut seen: HashMap<String, Vec<Sighting>> = HashMap::new();
+    for (subscription, at, plan, version) in rows {
         let version = u32::try_from(version).map_err(|e| corrupt("plan_seen", "version", e))?;
-        Ok(Sighting { at: Timestamp(at), plan: PlanRef { plan, version } })
-    });
-    Ok(terms(found.began_at, seen.collect::<Result<Vec<_>, StoreError>>()?))
+        let sighting = Sighting { at: Timestamp(at), plan: PlanRef { plan, version } };
+        seen.entry(subscription).or_default().push(sighting);
+    }
+    Ok(seen)
 }

@@ -136,7 +136,7 @@ pub async fn link(
     Ok(done.rows_affected() > 0)
 }
 
-/// Takes in what was decided of a tenant's access.
+/// Takes in what was decided of a tenant's access, unless something later has been: a replay brings old decisions.
 ///
 /// # Errors
 /// Any database error.
@@ -144,17 +144,20 @@ pub async fn set_standing(
     tx: &mut PgTransaction<'_>,
     tenant: TenantId,
     standing: &Standing,
+    seq: u64,
 ) -> Result<(), StoreError> {
     let access = match standing.access {
         Access::Active => "active",
         Access::Suspended => "suspended",
     };
-    let sql = "update tenant set access = $2, reason = $3, subscription = $4 where tenant_id = $1";
+    let sql = "update tenant set access = $2, reason = $3, subscription = $4
+               where tenant_id = $1 and decided_seq < $5";
     sqlx::query(sql)
         .bind(tenant.to_string())
         .bind(access)
         .bind(&standing.reason)
         .bind(&standing.subscription)
+        .bind(big(seq)?)
         .execute(&mut **tx)
         .await?;
     Ok(())
@@ -169,7 +172,7 @@ pub async fn set_decided(
     tenant: TenantId,
     seq: u64,
 ) -> Result<(), StoreError> {
-    let sql = "update tenant set decided_seq = $2 where tenant_id = $1";
+    let sql = "update tenant set decided_seq = greatest(decided_seq, $2) where tenant_id = $1";
     sqlx::query(sql).bind(tenant.to_string()).bind(big(seq)?).execute(&mut **tx).await?;
     Ok(())
 }

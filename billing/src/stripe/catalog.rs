@@ -9,6 +9,7 @@ use billing_core::{
     currency::{Currency, CurrencyError},
     plan::{Book, PlanRef},
 };
+use schemas::Timestamp;
 use stripe_billing::{
     BillingMeterStatus,
     billing_meter::{
@@ -35,6 +36,7 @@ use super::{
 use crate::{
     config::{Config, ConfigError},
     plans::{CALLS, CHARGE, PLAN, own_plan, written},
+    store::StoreError,
 };
 
 /// The meter as Stripe has it.
@@ -65,6 +67,13 @@ pub enum CatalogError {
         "{thing}: {field} is `{found}` at Stripe, but must be `{wanted}`; it cannot be changed there"
     )]
     Differs { thing: &'static str, field: &'static str, found: String, wanted: String },
+    #[error(
+        "the periods of subscription {subscription} are counted from {anchor}, inside an hour: use is reported by the hour, \
+         so anchor it at a full hour (or end it and begin another)"
+    )]
+    Anchor { subscription: String, anchor: Timestamp },
+    #[error("PostgreSQL")]
+    Store(#[from] StoreError),
     #[error("Stripe's catalog")]
     Stripe(#[from] StripeError),
     #[error("plans on sale")]
@@ -81,6 +90,7 @@ impl CatalogError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Stripe(error) | Self::Sale(SaleError::Stripe(error)) => error.may_be_retried(),
+            Self::Store(error) => error.is_transient(),
             _ => false,
         }
     }

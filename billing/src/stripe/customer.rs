@@ -18,16 +18,23 @@ pub struct Found {
     pub tenant: Option<TenantId>,
 }
 
-/// Makes the customer of a tenant; asked again within a day it gives the same one.
+/// Makes the customer of a tenant; asked again within a day it gives the same one. `email` = where invoices are sent.
 ///
 /// A server error that Stripe has stored under the tenant's key would come back for that day, so it is asked once
 /// more under another key. Should the first have made a customer after all, that one is never used or billed.
 ///
 /// # Errors
 /// See [`StripeError`].
-pub async fn create(stripe: &Client, tenant: TenantId) -> Result<String, StripeError> {
+pub async fn create(
+    stripe: &Client,
+    tenant: TenantId,
+    email: Option<&str>,
+) -> Result<String, StripeError> {
     let metadata = HashMap::from([(TENANT.to_owned(), tenant.to_string())]);
-    let request = CreateCustomer::new().metadata(metadata).description(tenant.to_string());
+    let mut request = CreateCustomer::new().metadata(metadata).description(tenant.to_string());
+    if let Some(email) = email {
+        request = request.email(email);
+    }
     let key = format!("tb1:customer:{tenant}");
     let made = match stripe.post(&request, &key).await {
         Err(StripeError::Api(error)) if error.status.is_server_error() => {

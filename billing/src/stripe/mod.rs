@@ -3,6 +3,7 @@
 //! Invariants: every request carries the version that the types were made for; a POST is retried only under an
 //! idempotency key; the key to the account is in no log, error or `Debug`. Absent on purpose: deciding anything.
 
+pub mod anchor;
 pub mod catalog;
 pub mod checkout;
 pub mod correction;

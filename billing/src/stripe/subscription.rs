@@ -1,14 +1,20 @@
-//! Subscriptions: all of a customer's, as they stand now, with the plans that their prices name.
+//! Subscriptions: all of a customer's, as they stand now, with the plans that their prices name; and making one.
+
+use std::collections::HashMap;
 
 use billing_core::{
     access::{Status, Subscription},
     plan::PlanRef,
 };
-use schemas::Timestamp;
-use stripe_billing::subscription::{ListSubscription, ListSubscriptionStatus};
-use stripe_shared::{PriceType, RecurringInterval, SubscriptionItem};
+use schemas::{TenantId, Timestamp};
+use stripe_billing::subscription::{
+    CreateSubscription, CreateSubscriptionBillingCycleAnchorConfig as Anchor,
+    CreateSubscriptionBillingMode, CreateSubscriptionBillingModeType as Mode,
+    CreateSubscriptionItems, ListSubscription, ListSubscriptionStatus,
+};
+use stripe_shared::{PriceType, RecurringInterval, SubscriptionCollectionMethod, SubscriptionItem};
 
-use super::{Client, StripeError};
+use super::{Client, StripeError, customer::TENANT, sale::Sold};
 use crate::{plans::named, store::price::Price};
 
 /// A subscription with what its statements follow from.
@@ -65,6 +71,51 @@ pub async fn all_of(stripe: &Client, customer: &str) -> Result<Vec<Found>, Strip
             return Ok(all);
         }
     }
+}
+
+/// What a subscription is made of.
+pub struct Wanted<'a> {
+    pub tenant: TenantId,
+    pub customer: &'a str,
+    /// What is subscribed to: each price once.
+    pub prices: &'a [Sold],
+    /// How long an invoice may stay unpaid before it is overdue. Unit: days.
+    pub due_days: u32,
+}
+
+/// Makes a subscription whose invoices are sent; the same `key` gives the same one for a day.
+///
+/// # Errors
+/// See [`StripeError`].
+pub async fn create(
+    stripe: &Client,
+    wanted: &Wanted<'_>,
+    key: &str,
+) -> Result<String, StripeError> {
+    let items = wanted.prices.iter().map(|sold| {
+        let mut item = CreateSubscriptionItems::new();
+        item.price = Some(sold.price.clone());
+        item.quantity = (!sold.metered).then_some(1);
+        item
+    });
+    let request = CreateSubscription::new()
+        .customer(wanted.customer)
+        .items(items.collect::<Vec<_>>())
+        .metadata(HashMap::from([(TENANT.to_owned(), wanted.tenant.to_string())]))
+        .billing_mode(CreateSubscriptionBillingMode::new(Mode::Flexible))
+        .billing_cycle_anchor_config(first_of_the_month())
+        .collection_method(SubscriptionCollectionMethod::SendInvoice)
+        .days_until_due(wanted.due_days);
+    Ok(stripe.post(&request, key).await?.id.to_string())
+}
+
+/// Midnight UTC, as checkout anchors too: periods begin and end at the edges of hours.
+fn first_of_the_month() -> Anchor {
+    let mut anchor = Anchor::new(1);
+    anchor.hour = Some(0);
+    anchor.minute = Some(0);
+    anchor.second = Some(0);
+    anchor
 }
 
 fn found(found: &stripe_shared::Subscription) -> Found {

@@ -5,12 +5,18 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod access;
+mod batches;
 mod contract;
+mod files;
 mod kills;
+mod provision;
 mod proxy;
+mod quarantine;
 mod reports;
 mod setup;
+mod shadow;
 mod statements;
+mod sweep;
 mod trouble;
 mod webhooks;
 mod world;

@@ -4,7 +4,7 @@ use schemas::BillingMode;
 use serde_json::Value;
 use stack::Part;
 
-use crate::world::World;
+use crate::world::{World, now};
 
 fn count(list: &Value) -> usize {
     list["data"].as_array().unwrap().len()
@@ -60,4 +60,39 @@ async fn ends(start: Result<stack::Service, stack::StackError>, said: &str) -> b
             service.log_tail().contains(said)
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn periods_that_begin_inside_an_hour_keep_billing_from_starting_until_they_are_mended() {
+    let world = World::new().await;
+    let mut billing = world.start().await;
+    let tenant = world.tenant(BillingMode::Stripe).await;
+    let (customer, _) = world.subscribe(tenant).await;
+    world.until("access", async || world.access(tenant).await.is_some()).await;
+    billing.stop().await.unwrap();
+    billing.start_again().await.unwrap();
+    world.until_ready().await; // What checkout makes begins at an hour's edge.
+    // Made by hand at Stripe, ten minutes and a second past an hour.
+    let price = world.sim_get("/v1/prices").await["data"][0]["id"].as_str().unwrap().to_owned();
+    let anchor = (now().hour().0 + 24) * 3600 + 601;
+    let form = format!("customer={customer}&items[0][price]={price}&billing_cycle_anchor={anchor}");
+    let made = world.stripe_post("/v1/subscriptions", &form).await;
+    let made = made["id"].as_str().unwrap();
+    world
+        .until("it is known", async || {
+            let sql = "select count(*) from subscribed where subscription = $1";
+            let known: i64 =
+                sqlx::query_scalar(sql).bind(made).fetch_one(&world.pool).await.unwrap();
+            known == 1
+        })
+        .await;
+    billing.stop().await.unwrap();
+    let refused = world.try_start(&[]).await;
+    assert!(ends(refused, &format!("the periods of subscription {made} are counted from")).await);
+    // Over at Stripe, which nobody has told of yet.
+    world.drop_deliveries().await;
+    world.stripe_delete(&format!("/v1/subscriptions/{made}")).await;
+    billing.start_again().await.unwrap();
+    world.until_ready().await;
+    world.assert_valid().await;
 }

@@ -15,11 +15,11 @@ use crate::{
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
-const SOON: [(&str, &str); 2] =
+pub const SOON: [(&str, &str); 2] =
     [("BILLING_STATEMENTS_EVERY_MS", "50"), ("BILLING_CORRECT_AFTER_MS", "0")];
 
 /// The beginning of this month, when periods that are anchored on the first end. In UTC.
-fn edge() -> Timestamp {
+pub fn edge() -> Timestamp {
     let first = now().to_utc().date_naive().with_day(1).unwrap();
     first.and_time(NaiveTime::MIN).and_utc().into()
 }
@@ -36,26 +36,37 @@ impl World {
     }
 
     /// A tenant that subscribed two days before the month's beginning and used 12 units in the last hours of the month.
-    async fn a_month_has_ended(&self) -> (TenantId, String) {
-        let edge = edge();
-        self.stripe_lives_at(edge.plus_ms(-2 * DAY_MS)).await;
-        let tenant = self.tenant(BillingMode::Stripe).await;
-        let (_, subscription) = self.subscribe(tenant).await;
-        self.until("access", async || self.access(tenant).await.is_some()).await;
-        self.stripe_lives_at(edge.plus_ms(-HOUR_MS)).await;
-        let last = Hour(edge.hour().0 - 2);
-        self.seal(&[(tenant, last, 1, 5), (tenant, last, 2, 7)]).await;
-        self.until_all_accepted(2).await;
-        self.stripe_lives_now().await;
-        (tenant, subscription)
+    pub async fn a_month_has_ended(&self) -> (TenantId, String) {
+        self.months_have_ended(1).await.remove(0)
     }
 
-    async fn statements(&self, tenant: TenantId) -> Vec<Value> {
+    /// Several such tenants.
+    pub async fn months_have_ended(&self, tenants: usize) -> Vec<(TenantId, String)> {
+        let edge = edge();
+        self.stripe_lives_at(edge.plus_ms(-2 * DAY_MS)).await;
+        let mut all = Vec::new();
+        for _ in 0..tenants {
+            let tenant = self.tenant(BillingMode::Stripe).await;
+            let (_, subscription) = self.subscribe(tenant).await;
+            self.until("access", async || self.access(tenant).await.is_some()).await;
+            all.push((tenant, subscription));
+        }
+        self.stripe_lives_at(edge.plus_ms(-HOUR_MS)).await;
+        let last = Hour(edge.hour().0 - 2);
+        for (tenant, _) in &all {
+            self.seal(&[(*tenant, last, 1, 5), (*tenant, last, 2, 7)]).await;
+        }
+        self.until_all_accepted(i64::try_from(2 * tenants).unwrap()).await;
+        self.stripe_lives_now().await;
+        all
+    }
+
+    pub async fn statements(&self, tenant: TenantId) -> Vec<Value> {
         let answer = self.get(&format!("/billing/statements?tenant_id={tenant}")).await.1;
         answer["statements"].as_array().cloned().unwrap_or_default()
     }
 
-    async fn until_statement(&self, tenant: TenantId, verdict: &str, revision: i64) -> Value {
+    pub async fn until_statement(&self, tenant: TenantId, verdict: &str, revision: i64) -> Value {
         self.until(&format!("a statement {verdict} at revision {revision}"), async || {
             let all = self.statements(tenant).await;
             all.first().is_some_and(|one| one["verdict"] == verdict && one["revision"] == revision)
@@ -65,7 +76,7 @@ impl World {
     }
 
     /// Everything on CONTROL that closes or corrects a statement.
-    async fn closed(&self) -> Vec<ControlFact> {
+    pub async fn closed(&self) -> Vec<ControlFact> {
         let stream = self.nats.jetstream.get_stream(subject::CONTROL).await.unwrap();
         let mut found = Vec::new();
         for seq in 1..=stream.cached_info().state.last_sequence {
@@ -81,10 +92,6 @@ impl World {
     async fn items(&self) -> Vec<Value> {
         let list = self.sim_get("/v1/invoiceitems?limit=100").await;
         list["data"].as_array().cloned().unwrap_or_default()
-    }
-
-    async fn sql(&self, sql: &'static str) {
-        sqlx::query(sql).execute(&self.pool).await.unwrap();
     }
 }
 

@@ -105,19 +105,8 @@ impl World {
         more: &[(&str, &str)],
     ) -> Result<Service, stack::StackError> {
         let listen = format!("127.0.0.1:{port}");
-        let mut env = vec![
-            ("BILLING_NATS_URL", self.nats_url.as_str()),
-            ("BILLING_POSTGRES_URL", &self.database),
-            ("BILLING_STRIPE_URL", &self.sim),
-            ("BILLING_STRIPE_API_KEY", API_KEY),
-            ("BILLING_STRIPE_WEBHOOK_SECRETS", SECRET),
-            ("BILLING_OPERATOR_TOKEN", OPERATOR),
-            ("BILLING_SETUP", "1"),
-            ("BILLING_REPORTS_PER_S", "500"),
-            ("BILLING_STRIPE_TIMEOUT_MS", "5000"),
-            ("BILLING_LISTEN", &listen),
-            ("RUST_LOG", "info,billing=debug"),
-        ];
+        let mut env = self.env();
+        env.push(("BILLING_LISTEN", &listen));
         env.extend(more.iter().copied());
         let settings = ServiceSettings {
             binary: "billing".to_owned(),
@@ -127,6 +116,40 @@ impl World {
             health: format!("http://{listen}/health"),
         };
         Service::start(&self.folder, settings).await
+    }
+
+    fn env(&self) -> Vec<(&str, &str)> {
+        vec![
+            ("BILLING_NATS_URL", self.nats_url.as_str()),
+            ("BILLING_POSTGRES_URL", &self.database),
+            ("BILLING_STRIPE_URL", &self.sim),
+            ("BILLING_STRIPE_API_KEY", API_KEY),
+            ("BILLING_STRIPE_WEBHOOK_SECRETS", SECRET),
+            ("BILLING_OPERATOR_TOKEN", OPERATOR),
+            ("BILLING_SETUP", "1"),
+            ("BILLING_REPORTS_PER_S", "500"),
+            ("BILLING_STRIPE_TIMEOUT_MS", "5000"),
+            ("RUST_LOG", "info,billing=debug"),
+        ]
+    }
+
+    /// Runs one command of billing to its end; gives whether it succeeded, and what it printed and logged.
+    pub async fn command(&self, args: &[&str], more: &[(&str, &str)]) -> (bool, String, String) {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_billing"));
+        command.args(args).envs(self.env()).envs(more.iter().copied()).kill_on_drop(true);
+        let ended = tokio::time::timeout(PATIENCE, command.output()).await;
+        let output = ended.expect("it ends").unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.success(), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// A folder of this world.
+    pub fn folder(&self, name: &str) -> std::path::PathBuf {
+        self.folder.part(name).unwrap()
+    }
+
+    pub async fn sql(&self, sql: &'static str) {
+        sqlx::query(sql).execute(&self.pool).await.unwrap();
     }
 
     // --- the control log and the ledger's log -------------------------------------------------------------------
@@ -310,6 +333,19 @@ impl World {
         self.try_send(Method::GET, &format!("{}{path}", self.billing), &headers, "")
             .await
             .unwrap_or_default()
+    }
+
+    /// A request of the operator's under an idempotency key.
+    pub async fn post_as(&self, key: &str, path: &str, body: &Value) -> (StatusCode, Value) {
+        let bearer = format!("Bearer {OPERATOR}");
+        let headers = [
+            ("content-type", "application/json"),
+            ("authorization", bearer.as_str()),
+            ("idempotency-key", key),
+        ];
+        let url = format!("{}{path}", self.billing);
+        let answer = self.try_send(Method::POST, &url, &headers, &body.to_string()).await;
+        answer.unwrap_or_default()
     }
 
     pub async fn post(&self, path: &str, token: Option<&str>, body: &Value) -> (StatusCode, Value) {

@@ -2,11 +2,13 @@
 //!
 //! Invariant: a line is in one bill at most, and in it for ever; a bill's text never changes.
 
+use std::collections::{HashMap, HashSet};
+
 use billing_core::{invoice::Bill, money::Minor};
 use schemas::{Quantity, TenantId, Timestamp};
-use sqlx::{FromRow, PgPool};
+use sqlx::{FromRow, PgPool, PgTransaction};
 
-use super::{Key, usage::Used};
+use super::{Key, columns, usage::Used};
 use crate::store::{StoreError, big, corrupt};
 
 /// A bill that is to be frozen.
@@ -24,72 +26,128 @@ pub struct New {
     pub collect: bool,
 }
 
-/// Freezes a bill with the lines that are new in it, and moves its statement on; all or nothing.
+/// A bill with the lines that are new in it.
+#[derive(Debug)]
+pub struct Freezing<'a> {
+    pub key: &'a Key,
+    pub new: New,
+    pub lines: Vec<&'a Used>,
+    /// The invoice that closes the period.
+    pub invoice: Option<String>,
+}
+
+/// Freezes bills with the lines that are new in each, and moves their statements on; all of them or none.
 ///
-/// `false` = this revision is there already, and nothing was written.
+/// Gives how many: a revision that is there already is left as it is, and nothing of it is written.
 ///
 /// # Errors
 /// Any database error.
 pub async fn freeze(
     pool: &PgPool,
-    key: &Key,
-    new: &New,
-    lines: &[&Used],
-    invoice: Option<&str>,
+    all: &[Freezing<'_>],
     now: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<usize, StoreError> {
     let mut tx = pool.begin().await?;
-    let moved = "update statement set revision = $4, state = case when state = 'due' then 'closing' else state end,
-                     invoice = coalesce(invoice, $5), verdict = 'open'
-                 where tenant_id = $1 and subscription = $2 and from_ms = $3 and revision = $4 - 1";
-    let revision =
-        i32::try_from(new.revision).map_err(|_| StoreError::TooLarge(new.revision.into()))?;
-    let moved = sqlx::query(moved)
-        .bind(key.tenant.to_string())
-        .bind(&key.subscription)
-        .bind(key.from.0)
-        .bind(revision)
-        .bind(invoice)
-        .execute(&mut *tx)
+    let moved = move_on(&mut tx, all).await?;
+    let moved: Vec<&Freezing<'_>> = all.iter().filter(|one| moved.contains(one.key)).collect();
+    insert(&mut tx, &moved, now).await?;
+    claim(&mut tx, &moved).await?;
+    tx.commit().await?;
+    Ok(moved.len())
+}
+
+/// Moves statements on to the next revision; gives those that stood at the one before.
+async fn move_on(
+    tx: &mut PgTransaction<'_>,
+    all: &[Freezing<'_>],
+) -> Result<HashSet<Key>, StoreError> {
+    let sql = "update statement s set revision = new.revision, invoice = coalesce(s.invoice, new.invoice), verdict = 'open',
+                   state = case when s.state = 'due' then 'closing' else s.state end
+               from unnest($1::text[], $2::text[], $3::bigint[], $4::integer[], $5::text[])
+                    as new (tenant_id, subscription, from_ms, revision, invoice)
+               where s.tenant_id = new.tenant_id and s.subscription = new.subscription and s.from_ms = new.from_ms
+                 and s.revision = new.revision - 1
+               returning s.tenant_id, s.subscription, s.from_ms";
+    let (tenants, subscriptions, from) = columns(all.iter().map(|one| one.key));
+    let moved: Vec<(String, String, i64)> = sqlx::query_as(sql)
+        .bind(tenants)
+        .bind(subscriptions)
+        .bind(from)
+        .bind(revisions(all.iter())?)
+        .bind(all.iter().map(|one| one.invoice.clone()).collect::<Vec<_>>())
+        .fetch_all(&mut **tx)
         .await?;
-    if moved.rows_affected() == 0 {
-        return Ok(false);
-    }
+    let keys = moved.into_iter().map(|(tenant, subscription, from)| {
+        let tenant = tenant.parse().map_err(|e| corrupt("statement", "tenant_id", e))?;
+        Ok(Key { tenant, subscription, from: Timestamp(from) })
+    });
+    keys.collect()
+}
+
+fn revisions<'a>(all: impl Iterator<Item = &'a Freezing<'a>>) -> Result<Vec<i32>, StoreError> {
+    let small = |new: &New| {
+        i32::try_from(new.revision).map_err(|_| StoreError::TooLarge(new.revision.into()))
+    };
+    all.map(|one| small(&one.new)).collect()
+}
+
+async fn insert(
+    tx: &mut PgTransaction<'_>,
+    all: &[&Freezing<'_>],
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let sql = "insert into bill (tenant_id, subscription, from_ms, revision, bill, digest, total_minor, difference_minor,
-                   units, made_at_ms, collection) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+                   units, made_at_ms, collection)
+               select tenant_id, subscription, from_ms, revision, bill, digest, total, difference, units, $11, collection
+               from unnest($1::text[], $2::text[], $3::bigint[], $4::integer[], $5::text[], $6::text[], $7::bigint[],
+                           $8::bigint[], $9::bigint[], $10::text[])
+                    as new (tenant_id, subscription, from_ms, revision, bill, digest, total, difference, units, collection)";
+    let (tenants, subscriptions, from) = columns(all.iter().map(|one| one.key));
+    let units = all.iter().map(|one| big(one.new.units.0)).collect::<Result<Vec<_>, _>>()?;
+    let collection = |new: &New| {
+        let pending = new.collect && new.difference != Minor::ZERO;
+        if pending { Collection::Pending } else { Collection::None }.word().to_owned()
+    };
     sqlx::query(sql)
-        .bind(key.tenant.to_string())
-        .bind(&key.subscription)
-        .bind(key.from.0)
-        .bind(revision)
-        .bind(&new.text)
-        .bind(&new.digest)
-        .bind(new.total.units())
-        .bind(new.difference.units())
-        .bind(big(new.units.0)?)
+        .bind(tenants)
+        .bind(subscriptions)
+        .bind(from)
+        .bind(revisions(all.iter().copied())?)
+        .bind(all.iter().map(|one| one.new.text.clone()).collect::<Vec<_>>())
+        .bind(all.iter().map(|one| one.new.digest.clone()).collect::<Vec<_>>())
+        .bind(all.iter().map(|one| one.new.total.units()).collect::<Vec<_>>())
+        .bind(all.iter().map(|one| one.new.difference.units()).collect::<Vec<_>>())
+        .bind(units)
+        .bind(all.iter().map(|one| collection(&one.new)).collect::<Vec<_>>())
         .bind(now.0)
-        .bind(if new.collect && new.difference != Minor::ZERO { "pending" } else { "none" })
-        .execute(&mut *tx)
+        .execute(&mut **tx)
         .await?;
-    let claim = "update meter_report r set billed_subscription = $2, billed_revision = $3
-                 from unnest($4::text[], $5::bigint[], $6::integer[], $7::bigint[]) as line (meter, hour, segment, revision)
-                 where r.tenant_id = $1 and r.meter = line.meter and r.hour = line.hour and r.segment = line.segment
-                   and r.revision = line.revision and r.billed_revision is null";
-    let claimed = sqlx::query(claim)
-        .bind(key.tenant.to_string())
-        .bind(&key.subscription)
-        .bind(revision)
-        .bind(lines.iter().map(|line| line.meter.to_string()).collect::<Vec<_>>())
-        .bind(lines.iter().map(|line| line.hour).collect::<Vec<_>>())
-        .bind(lines.iter().map(|line| line.segment).collect::<Vec<_>>())
-        .bind(lines.iter().map(|line| line.revision).collect::<Vec<_>>())
-        .execute(&mut *tx)
+    Ok(())
+}
+
+/// Gives lines to their bills; refuses when one of them is in a bill already.
+async fn claim(tx: &mut PgTransaction<'_>, all: &[&Freezing<'_>]) -> Result<(), StoreError> {
+    let sql = "update meter_report r set billed_subscription = line.subscription, billed_revision = line.billed
+               from unnest($1::text[], $2::text[], $3::integer[], $4::text[], $5::bigint[], $6::integer[], $7::bigint[])
+                    as line (tenant_id, subscription, billed, meter, hour, segment, revision)
+               where r.tenant_id = line.tenant_id and r.meter = line.meter and r.hour = line.hour
+                 and r.segment = line.segment and r.revision = line.revision and r.billed_revision is null";
+    let lines: Vec<(&Freezing<'_>, &Used)> =
+        all.iter().flat_map(|one| one.lines.iter().map(|line| (*one, *line))).collect();
+    let claimed = sqlx::query(sql)
+        .bind(lines.iter().map(|(one, _)| one.key.tenant.to_string()).collect::<Vec<_>>())
+        .bind(lines.iter().map(|(one, _)| one.key.subscription.clone()).collect::<Vec<_>>())
+        .bind(revisions(lines.iter().map(|(one, _)| *one))?)
+        .bind(lines.iter().map(|(_, line)| line.meter.to_string()).collect::<Vec<_>>())
+        .bind(lines.iter().map(|(_, line)| line.hour).collect::<Vec<_>>())
+        .bind(lines.iter().map(|(_, line)| line.segment).collect::<Vec<_>>())
+        .bind(lines.iter().map(|(_, line)| line.revision).collect::<Vec<_>>())
+        .execute(&mut **tx)
         .await?;
     if usize::try_from(claimed.rows_affected()) != Ok(lines.len()) {
         return Err(corrupt("meter_report", "billed_revision", "a line is in another bill"));
     }
-    tx.commit().await?;
-    Ok(true)
+    Ok(())
 }
 
 /// What a bill is collected by, and how far that is.
@@ -177,7 +235,7 @@ impl Stored {
 }
 
 #[derive(FromRow)]
-struct BillRow {
+pub(in crate::store) struct BillRow {
     tenant_id: String,
     subscription: String,
     from_ms: i64,
@@ -222,19 +280,37 @@ impl TryFrom<BillRow> for Stored {
     }
 }
 
+/// Rows of the table, read.
+pub(in crate::store) fn read(rows: Vec<BillRow>) -> Result<Vec<Stored>, StoreError> {
+    rows.into_iter().map(Stored::try_from).collect()
+}
+
 /// All bills of a statement, in order.
 ///
 /// # Errors
 /// Any database error.
 pub async fn all(pool: &PgPool, key: &Key) -> Result<Vec<Stored>, StoreError> {
-    let sql = "select * from bill where tenant_id = $1 and subscription = $2 and from_ms = $3 order by revision";
-    let rows: Vec<BillRow> = sqlx::query_as(sql)
-        .bind(key.tenant.to_string())
-        .bind(&key.subscription)
-        .bind(key.from.0)
-        .fetch_all(pool)
-        .await?;
-    rows.into_iter().map(Stored::try_from).collect()
+    Ok(all_of(pool, &[key]).await?.remove(key).unwrap_or_default())
+}
+
+/// All bills of many statements, in order, in one round trip.
+///
+/// # Errors
+/// Any database error.
+pub async fn all_of(pool: &PgPool, keys: &[&Key]) -> Result<HashMap<Key, Vec<Stored>>, StoreError> {
+    let sql = "select b.* from bill b
+               join unnest($1::text[], $2::text[], $3::bigint[]) as of (tenant_id, subscription, from_ms)
+                    using (tenant_id, subscription, from_ms)
+               order by b.revision";
+    let (tenants, subscriptions, from) = columns(keys.iter().copied());
+    let rows: Vec<BillRow> =
+        sqlx::query_as(sql).bind(tenants).bind(subscriptions).bind(from).fetch_all(pool).await?;
+    let mut bills: HashMap<Key, Vec<Stored>> = HashMap::new();
+    for row in rows {
+        let stored = Stored::try_from(row)?;
+        bills.entry(stored.key.clone()).or_default().push(stored);
+    }
+    Ok(bills)
 }
 
 /// Bills whose fact is not known to be on CONTROL, at most `most`.
@@ -245,7 +321,7 @@ pub async fn unpublished(pool: &PgPool, most: i64) -> Result<Vec<Stored>, StoreE
     let sql =
         "select * from bill where not published order by made_at_ms, from_ms, revision limit $1";
     let rows: Vec<BillRow> = sqlx::query_as(sql).bind(most).fetch_all(pool).await?;
-    rows.into_iter().map(Stored::try_from).collect()
+    read(rows)
 }
 
 /// Corrections that are published and not at the provider yet, at most `most`.
@@ -255,38 +331,37 @@ pub async fn unpublished(pool: &PgPool, most: i64) -> Result<Vec<Stored>, StoreE
 pub async fn uncollected(pool: &PgPool, most: i64) -> Result<Vec<Stored>, StoreError> {
     let sql = "select * from bill where collection in ('pending', 'sent') and published order by made_at_ms, revision limit $1";
     let rows: Vec<BillRow> = sqlx::query_as(sql).bind(most).fetch_all(pool).await?;
-    rows.into_iter().map(Stored::try_from).collect()
+    read(rows)
 }
 
-/// Marks a bill's fact as published, and its statement as closed.
+/// Marks bills' facts as published, and their statements as closed; all of them or none.
 ///
 /// # Errors
 /// Any database error.
 pub async fn mark_published(
     pool: &PgPool,
-    bill: &Stored,
+    bills: &[&Stored],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let mut tx = pool.begin().await?;
-    let key = &bill.key;
-    let sql = "update bill set published = true where tenant_id = $1 and subscription = $2 and from_ms = $3 and revision = $4";
+    let sql = "with marked as (
+                   update bill b set published = true
+                   from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+                        as there (tenant_id, subscription, from_ms, revision)
+                   where b.tenant_id = there.tenant_id and b.subscription = there.subscription
+                     and b.from_ms = there.from_ms and b.revision = there.revision
+                   returning b.tenant_id, b.subscription, b.from_ms)
+               update statement s set state = 'closed', closed_at_ms = coalesce(s.closed_at_ms, $5)
+               from marked where s.tenant_id = marked.tenant_id and s.subscription = marked.subscription
+                 and s.from_ms = marked.from_ms and s.state = 'closing'";
+    let (tenants, subscriptions, from) = columns(bills.iter().map(|bill| &bill.key));
     sqlx::query(sql)
-        .bind(key.tenant.to_string())
-        .bind(&key.subscription)
-        .bind(key.from.0)
-        .bind(i64::from(bill.revision))
-        .execute(&mut *tx)
-        .await?;
-    let sql = "update statement set state = 'closed', closed_at_ms = coalesce(closed_at_ms, $4)
-               where tenant_id = $1 and subscription = $2 and from_ms = $3 and state = 'closing'";
-    sqlx::query(sql)
-        .bind(key.tenant.to_string())
-        .bind(&key.subscription)
-        .bind(key.from.0)
+        .bind(tenants)
+        .bind(subscriptions)
+        .bind(from)
+        .bind(bills.iter().map(|bill| i64::from(bill.revision)).collect::<Vec<_>>())
         .bind(now.0)
-        .execute(&mut *tx)
+        .execute(pool)
         .await?;
-    tx.commit().await?;
     Ok(())
 }
 

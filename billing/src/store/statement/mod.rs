@@ -91,42 +91,36 @@ impl TryFrom<FrameRow> for Frame {
     }
 }
 
-/// Opens the statement of a period that has ended and moves its subscription on to the next; both or neither.
+/// Opens the statements of periods that have ended and moves their subscriptions on to the next; gives how many.
+///
+/// All of it or nothing; a subscription that has been moved on meanwhile is left out.
 ///
 /// # Errors
 /// Any database error.
 pub async fn open(
     pool: &PgPool,
-    of: &Subscribed,
-    period: Period,
+    ended: &[(&Subscribed, Period)],
     now: Timestamp,
-) -> Result<(), StoreError> {
-    let mut tx = pool.begin().await?;
-    let moved = "update subscribed set stated_to_ms = $3, next_end_ms = $4
-                 where subscription = $1 and stated_to_ms = $2";
-    let moved = sqlx::query(moved)
-        .bind(&of.subscription)
-        .bind(of.stated_to.0)
-        .bind(period.to.0)
-        .bind(next_end(of, period.to))
-        .execute(&mut *tx)
+) -> Result<u64, StoreError> {
+    let sql = "with moved as (
+                   update subscribed s set stated_to_ms = ended.to_ms, next_end_ms = ended.next_end_ms
+                   from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+                        as ended (subscription, stated_to_ms, from_ms, to_ms, next_end_ms)
+                   where s.subscription = ended.subscription and s.stated_to_ms = ended.stated_to_ms
+                   returning s.tenant_id, s.subscription, ended.from_ms, ended.to_ms, s.customer, s.currency)
+               insert into statement (tenant_id, subscription, from_ms, to_ms, customer, currency, due_at_ms)
+               select tenant_id, subscription, from_ms, to_ms, customer, currency, $6 from moved
+               on conflict do nothing";
+    let done = sqlx::query(sql)
+        .bind(ended.iter().map(|(of, _)| of.subscription.clone()).collect::<Vec<_>>())
+        .bind(ended.iter().map(|(of, _)| of.stated_to.0).collect::<Vec<_>>())
+        .bind(ended.iter().map(|(_, period)| period.from.0).collect::<Vec<_>>())
+        .bind(ended.iter().map(|(_, period)| period.to.0).collect::<Vec<_>>())
+        .bind(ended.iter().map(|(of, period)| next_end(of, period.to)).collect::<Vec<_>>())
+        .bind(now.0)
+        .execute(pool)
         .await?;
-    if moved.rows_affected() == 1 {
-        let sql = "insert into statement (tenant_id, subscription, from_ms, to_ms, customer, currency, due_at_ms)
-                   values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing";
-        sqlx::query(sql)
-            .bind(of.tenant.to_string())
-            .bind(&of.subscription)
-            .bind(period.from.0)
-            .bind(period.to.0)
-            .bind(&of.customer)
-            .bind(&of.currency)
-            .bind(now.0)
-            .execute(&mut *tx)
-            .await?;
-    }
-    tx.commit().await?;
-    Ok(())
+    Ok(done.rows_affected())
 }
 
 /// Statements that are not closed and are to be worked on by now, at most `most`.
@@ -164,6 +158,32 @@ pub async fn frame(pool: &PgPool, key: &Key) -> Result<Frame, StoreError> {
     row.try_into()
 }
 
+/// Many statements' frames, in no order; those that are not there are left out.
+///
+/// # Errors
+/// Any database error.
+pub async fn frames(pool: &PgPool, keys: &[&Key]) -> Result<Vec<Frame>, StoreError> {
+    let sql = "select s.* from statement s
+               join unnest($1::text[], $2::text[], $3::bigint[]) as of (tenant_id, subscription, from_ms)
+                    using (tenant_id, subscription, from_ms)";
+    let (tenants, subscriptions, from) = columns(keys.iter().copied());
+    let rows: Vec<FrameRow> =
+        sqlx::query_as(sql).bind(tenants).bind(subscriptions).bind(from).fetch_all(pool).await?;
+    rows.into_iter().map(Frame::try_from).collect()
+}
+
+/// Keys as the three columns that `unnest` takes.
+fn columns<'a>(keys: impl Iterator<Item = &'a Key>) -> (Vec<String>, Vec<String>, Vec<i64>) {
+    let rows = keys.map(|key| (key.tenant.to_string(), key.subscription.clone(), key.from.0));
+    let mut columns = (Vec::new(), Vec::new(), Vec::new());
+    for (tenant, subscription, from) in rows {
+        columns.0.push(tenant);
+        columns.1.push(subscription);
+        columns.2.push(from);
+    }
+    columns
+}
+
 /// Wakes the statements of a subscription: there is an invoice to look at.
 ///
 /// # Errors
@@ -174,24 +194,27 @@ pub async fn wake(pool: &PgPool, subscription: &str, now: Timestamp) -> Result<(
     Ok(())
 }
 
-/// Puts a statement off.
+/// Puts statements off, each with its reason.
 ///
 /// # Errors
 /// Any database error.
 pub async fn put_off(
     pool: &PgPool,
-    key: &Key,
+    waiting: &[(&Key, &'static str)],
     until: Timestamp,
-    why: &str,
 ) -> Result<(), StoreError> {
-    let sql = "update statement set due_at_ms = $4, detail = $5
-               where tenant_id = $1 and subscription = $2 and from_ms = $3 and state <> 'closed'";
+    let sql = "update statement s set due_at_ms = $5, detail = waiting.why
+               from unnest($1::text[], $2::text[], $3::bigint[], $4::text[])
+                    as waiting (tenant_id, subscription, from_ms, why)
+               where s.tenant_id = waiting.tenant_id and s.subscription = waiting.subscription
+                 and s.from_ms = waiting.from_ms and s.state <> 'closed'";
+    let (tenants, subscriptions, from) = columns(waiting.iter().map(|(key, _)| *key));
     sqlx::query(sql)
-        .bind(key.tenant.to_string())
-        .bind(&key.subscription)
-        .bind(key.from.0)
+        .bind(tenants)
+        .bind(subscriptions)
+        .bind(from)
+        .bind(waiting.iter().map(|(_, why)| (*why).to_owned()).collect::<Vec<_>>())
         .bind(until.0)
-        .bind(why)
         .execute(pool)
         .await?;
     Ok(())
@@ -231,40 +254,49 @@ pub struct Numbers {
     pub invoiced_minor: i64,
 }
 
-/// Stores a tie-out.
+/// Stores tie-outs.
 ///
 /// # Errors
 /// Any database error.
 pub async fn set_tied(
     pool: &PgPool,
-    key: &Key,
-    numbers: &Numbers,
-    tied: &Tied,
+    all: &[(&Key, Numbers, Tied)],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let sql = "update statement set ledger_units = $4, summary_units = $5, invoiced_units = $6, carried_units = $7,
-                   expected_minor = $8, invoiced_minor = $9, verdict = $10, owner = $11, detail = $12, tied_at_ms = $13
-               where tenant_id = $1 and subscription = $2 and from_ms = $3";
-    let detail = if tied.differences.is_empty() {
-        String::new()
-    } else {
-        serde_json::to_string(&tied.differences).expect("differences have text keys and no floats")
+    let sql = "update statement s set ledger_units = t.ledger, summary_units = t.summary, invoiced_units = t.invoiced,
+                   carried_units = t.carried, expected_minor = t.expected, invoiced_minor = t.asked,
+                   verdict = t.verdict, owner = t.owner, detail = t.detail, tied_at_ms = $13
+               from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+                           $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::text[])
+                    as t (tenant_id, subscription, from_ms, ledger, summary, invoiced, carried, expected, asked, verdict,
+                          owner, detail)
+               where s.tenant_id = t.tenant_id and s.subscription = t.subscription and s.from_ms = t.from_ms";
+    let units = |of: fn(&Numbers) -> Quantity| {
+        all.iter().map(|(_, numbers, _)| big(of(numbers).0)).collect::<Result<Vec<_>, _>>()
     };
+    let (tenants, subscriptions, from) = columns(all.iter().map(|(key, ..)| *key));
     sqlx::query(sql)
-        .bind(key.tenant.to_string())
-        .bind(&key.subscription)
-        .bind(key.from.0)
-        .bind(big(numbers.ledger.0)?)
-        .bind(big(numbers.summary.0)?)
-        .bind(big(numbers.invoiced.0)?)
-        .bind(big(numbers.carried.0)?)
-        .bind(numbers.expected_minor)
-        .bind(numbers.invoiced_minor)
-        .bind(tied.verdict.word())
-        .bind(tied.owner.word())
-        .bind(detail)
+        .bind(tenants)
+        .bind(subscriptions)
+        .bind(from)
+        .bind(units(|numbers| numbers.ledger)?)
+        .bind(units(|numbers| numbers.summary)?)
+        .bind(units(|numbers| numbers.invoiced)?)
+        .bind(units(|numbers| numbers.carried)?)
+        .bind(all.iter().map(|(_, numbers, _)| numbers.expected_minor).collect::<Vec<_>>())
+        .bind(all.iter().map(|(_, numbers, _)| numbers.invoiced_minor).collect::<Vec<_>>())
+        .bind(all.iter().map(|(.., tied)| tied.verdict.word().to_owned()).collect::<Vec<_>>())
+        .bind(all.iter().map(|(.., tied)| tied.owner.word().to_owned()).collect::<Vec<_>>())
+        .bind(all.iter().map(|(.., tied)| detail(tied)).collect::<Vec<_>>())
         .bind(now.0)
         .execute(pool)
         .await?;
     Ok(())
+}
+
+fn detail(tied: &Tied) -> String {
+    if tied.differences.is_empty() {
+        return String::new();
+    }
+    serde_json::to_string(&tied.differences).expect("differences have text keys and no floats")
 }

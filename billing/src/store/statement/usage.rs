@@ -4,7 +4,7 @@ use billing_core::invoice::UsageLine;
 use schemas::{MeterName, Period, Quantity, TenantId, Timestamp};
 use sqlx::{FromRow, PgPool};
 
-use crate::store::{StoreError, corrupt};
+use crate::store::{StoreError, corrupt, place};
 
 /// One sealed line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,17 +95,41 @@ pub async fn of_period(
     tenant: TenantId,
     period: Period,
 ) -> Result<Vec<Used>, StoreError> {
-    let sql =
-        "select meter, hour, segment, revision, quantity, event_s, log_seq, state, billed_revision
-               from meter_report
-               where tenant_id = $1 and event_s >= $2 and event_s < $3 and state <> 'not_reportable'
-               order by accepted_no nulls last, hour, meter, segment, revision";
+    Ok(of_periods(pool, &[(tenant, period)]).await?.pop().unwrap_or_default())
+}
+
+#[derive(FromRow)]
+struct PlacedRow {
+    place: i64,
+    #[sqlx(flatten)]
+    used: UsedRow,
+}
+
+/// The same of many tenants' periods, in one round trip: a list for each, in the order in which they were asked for.
+///
+/// # Errors
+/// Any database error.
+pub async fn of_periods(
+    pool: &PgPool,
+    of: &[(TenantId, Period)],
+) -> Result<Vec<Vec<Used>>, StoreError> {
+    let sql = "select place, meter, hour, segment, revision, quantity, event_s, log_seq, state, billed_revision
+               from unnest($1::text[], $2::bigint[], $3::bigint[]) with ordinality
+                    as asked (tenant_id, from_s, to_s, place)
+               join meter_report r on r.tenant_id = asked.tenant_id
+                    and r.event_s >= asked.from_s and r.event_s < asked.to_s
+               where state <> 'not_reportable'
+               order by place, accepted_no nulls last, hour, meter, segment, revision";
     let seconds = |at: Timestamp| at.0.div_euclid(1000) + i64::from(at.0.rem_euclid(1000) > 0);
-    let rows: Vec<UsedRow> = sqlx::query_as(sql)
-        .bind(tenant.to_string())
-        .bind(period.from.0.div_euclid(1000))
-        .bind(seconds(period.to))
+    let rows: Vec<PlacedRow> = sqlx::query_as(sql)
+        .bind(of.iter().map(|(tenant, _)| tenant.to_string()).collect::<Vec<_>>())
+        .bind(of.iter().map(|(_, period)| period.from.0.div_euclid(1000)).collect::<Vec<_>>())
+        .bind(of.iter().map(|(_, period)| seconds(period.to)).collect::<Vec<_>>())
         .fetch_all(pool)
         .await?;
-    rows.into_iter().map(Used::try_from).collect()
+    let mut lists = vec![Vec::new(); of.len()];
+    for row in rows {
+        lists[place(row.place)?].push(Used::try_from(row.used)?);
+    }
+    Ok(lists)
 }
