@@ -1,6 +1,7 @@
 //! What billing promises: bills rated a second, a close of 10,000 tenants, webhooks taken a second, and the time from a
 //! paid checkout to a key that serves on every node.
 
+mod close;
 mod rating;
 mod stripe;
 
@@ -17,6 +18,7 @@ const BILLS: usize = 300_000;
 struct Figures {
     rated_lines_per_s: u64,
     usage_lines_folded_per_s: u64,
+    close_10k_tenants_s: f64,
     webhooks_per_s: u64,
     activation_nodes: usize,
     activation_p50_ms: f64,
@@ -41,11 +43,14 @@ pub async fn run() -> Outcome<()> {
         activations.len()
     );
     let webhooks = world.webhooks().await?;
+    drop(world);
+    let close = close::run().await?;
     finish(
         "billing",
         &Figures {
             rated_lines_per_s: whole(lines),
             usage_lines_folded_per_s: whole(used),
+            close_10k_tenants_s: short(close),
             webhooks_per_s: whole(webhooks),
             activation_nodes: stripe::NODES,
             activation_p50_ms: short(percentile(&activations, 50)),
