@@ -25,23 +25,25 @@ pub fn expand(world: &World, answer: &mut Value, paths: &[String]) -> Result<(),
             );
             return Err(ApiError::invalid("expand", message));
         }
-        walk(world, answer, &segments).map_err(|()| {
+        walk(world, answer, &segments, "").map_err(|()| {
             ApiError::invalid("expand", format!("This property cannot be expanded ({path})."))
         })?;
     }
     Ok(())
 }
 
-fn walk(world: &World, node: &mut Value, path: &[&str]) -> Result<(), ()> {
+/// `inside` is the component of a node that does not name its own.
+fn walk(world: &World, node: &mut Value, path: &[&str], inside: &str) -> Result<(), ()> {
     let Some((field, rest)) = path.split_first() else { return Ok(()) };
     if let Value::Array(rows) = node {
-        return rows.iter_mut().try_for_each(|row| walk(world, row, path));
+        return rows.iter_mut().try_for_each(|row| walk(world, row, path, inside));
     }
     if let Some(part) = on_demand(world, node, field) {
         node[*field] = part;
-        return walk(world, &mut node[*field], rest);
+        return walk(world, &mut node[*field], rest, "");
     }
-    let component = node["object"].as_str().unwrap_or_default().to_owned();
+    let component = node["object"].as_str().unwrap_or(inside).to_owned();
+    let holds = spec().component_of(&component, field).unwrap_or_default();
     let is_expandable = spec().is_expandable(&component, field);
     match node.get_mut(*field) {
         Some(Value::String(id)) => {
@@ -49,13 +51,18 @@ fn walk(world: &World, node: &mut Value, path: &[&str]) -> Result<(), ()> {
             match found {
                 Some(object) if is_expandable => {
                     node[*field] = object;
-                    walk(world, &mut node[*field], rest)
+                    walk(world, &mut node[*field], rest, "")
                 }
                 _ => Err(()),
             }
         }
+        Some(Value::Array(ids)) if is_expandable => ids.iter_mut().try_for_each(|id| {
+            let found = id.as_str().and_then(|id| world.store.find(id)).ok_or(())?;
+            *id = resource::render(world, found);
+            walk(world, id, rest, "")
+        }),
         Some(inner @ (Value::Object(_) | Value::Array(_))) if is_expandable || !rest.is_empty() => {
-            walk(world, inner, rest)
+            walk(world, inner, rest, holds)
         }
         Some(Value::Null) => Ok(()),
         _ => Err(()),

@@ -50,6 +50,15 @@ impl Page {
         Ok(Self { limit, cursor })
     }
 
+    /// Takes `limit` and `page`, as v2 lists have them: a page's token is the last row before it.
+    ///
+    /// # Errors
+    /// 400 for a limit outside 1..=100.
+    pub fn take_v2(params: &mut Params) -> Result<Self, ApiError> {
+        let cursor = params.text("page").map_or(Cursor::Start, Cursor::After);
+        Ok(Self { cursor, ..Self::take(params)? })
+    }
+
     /// Cuts the page out of `rows` (newest first) and says whether more follow in the direction of travel.
     ///
     /// # Errors

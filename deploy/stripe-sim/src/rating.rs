@@ -2,7 +2,7 @@
 //!
 //! Independent of every other rating code on purpose: it is the other side of a comparison. Exact decimals in minor units of the
 //! price's currency, rounded half up once per line. A negative quantity costs nothing. The flat amount of the first tier is
-//! charged at zero usage too. Absent on purpose: taxes, discounts, conversion between currencies.
+//! charged at zero usage too. Absent on purpose: taxes, conversion between currencies.
 
 use crate::error::ApiError;
 use crate::settings::GraduatedLines;

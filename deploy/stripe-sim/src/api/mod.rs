@@ -259,6 +259,11 @@ fn route<'a>(
     let (method, path) = (incoming.parts.method.as_str(), incoming.path());
     let Some((operation, id)) = spec().route(method, path) else {
         let mut world = app.world();
+        if spec().is_at_stripe(path) {
+            world.tally.not_simulated += 1;
+            world.tally.complain(format!("not simulated: {method} {path}"));
+            return Err(ApiError::not_simulated(&format!("{method} {path}")));
+        }
         world.tally.unvalidated_paths += 1;
         world.tally.complain(format!("no such path: {method} {path}"));
         return Err(ApiError::unrecognized(method, path));

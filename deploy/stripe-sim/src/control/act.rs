@@ -5,7 +5,8 @@ use crate::app::App;
 use crate::config;
 use crate::error::ApiError;
 use crate::faults::Faults;
-use crate::resource::{Call, Origin, checkout, subscription, thin_event, webhook_endpoint};
+use crate::ids;
+use crate::resource::{Call, Origin, checkout, event_destination, subscription, webhook_endpoint};
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
@@ -94,7 +95,13 @@ pub async fn register_destination(
     let url = config::webhook_url(&wanted.url)
         .map_err(|text| ControlError::new(StatusCode::UNPROCESSABLE_ENTITY, text))?;
     let events = wanted.enabled_events.unwrap_or_else(|| vec!["*".to_owned()]);
-    perform(&app, |call| Ok(thin_event::register(call, &url, wanted.secret, &events))).map(Json)
+    perform(&app, |call| {
+        let given = wanted.secret.unwrap_or_else(|| call.mint(ids::ENDPOINT_SECRET));
+        let mut row = event_destination::add(call, "receiver", &url, &events, Some(given.clone()));
+        row["secret"] = given.into();
+        Ok(row)
+    })
+    .map(Json)
 }
 
 /// How long the old secret signs beside the new one, in seconds: at most a day, as in Stripe's Dashboard.

@@ -5,7 +5,7 @@
 //! the invoice gives the credit back; a credit note does not. A grant that expires by itself leaves no transaction.
 
 use super::invoice::line;
-use super::{Answer, Call, object, page};
+use super::{Answer, Call, discount, object, page};
 use crate::error::ApiError;
 use crate::ids;
 use crate::params::{Params, merge_metadata};
@@ -195,7 +195,7 @@ fn open_amount(call: &Call<'_>, grant: &Value, line: &Value) -> i64 {
     }
     let paid = line["pretax_credit_amounts"].as_array().into_iter().flatten();
     let paid: i64 = paid.filter_map(|row| row["amount"].as_i64()).sum();
-    line["amount"].as_i64().unwrap_or_default() - paid
+    discount::net(line) - paid
 }
 
 /// Gives back what an invoice took that is void now.

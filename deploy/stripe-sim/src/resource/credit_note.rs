@@ -8,7 +8,7 @@ use super::invoice::{finalize, pay};
 use super::{Answer, Call, object, page};
 use crate::error::ApiError;
 use crate::ids;
-use crate::list::{self, Range};
+use crate::list::{self, Page, Range};
 use crate::params::{Params, merge_metadata};
 use crate::rating;
 use crate::store::table::id_of;
@@ -211,6 +211,28 @@ pub fn list(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
         created.contains(row["created"].as_i64().unwrap_or_default())
             && wanted.iter().all(|(name, value)| row[*name] == *value)
     })
+}
+
+/// `GET /v1/credit_notes/{id}/lines`.
+pub fn lines(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
+    let page = Page::take(&mut params)?;
+    params.finish()?;
+    let found = call.world.store.credit_notes.get(id);
+    let note = found.ok_or_else(|| ApiError::not_found("credit_note", id))?;
+    let rows = note["lines"]["data"].as_array().into_iter().flatten();
+    let (rows, has_more) = page.cut("credit_note_line_item", rows, |_| true)?;
+    let rows = rows.into_iter().cloned().collect();
+    Ok(list::object(&format!("/v1/credit_notes/{id}/lines"), rows, has_more))
+}
+
+/// `POST /v1/credit_notes/{id}`: its memo and metadata.
+pub fn update(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
+    let found = call.world.store.credit_notes.get(id).cloned();
+    let mut note = found.ok_or_else(|| ApiError::not_found("credit_note", id))?;
+    params.copy_into(&mut note, &["memo"]);
+    merge_metadata(&mut note["metadata"], params.take("metadata"))?;
+    params.finish()?;
+    Ok(call.save(|store| &mut store.credit_notes, note, "credit_note.updated"))
 }
 
 /// `POST /v1/credit_notes/{id}/void`: only while its invoice is open.

@@ -1,9 +1,9 @@
 //! `/v1/customers`.
 //!
 //! A deleted customer keeps a stub, as at Stripe: it can be retrieved as deleted, is in no list, and its subscriptions end.
-//! Absent on purpose: payment methods, sources, tax, cash balances.
+//! Absent on purpose: sources, tax, cash balances.
 
-use super::{Answer, Call, object, page, subscription};
+use super::{Answer, Call, object, page, payment_method, subscription};
 use crate::error::ApiError;
 use crate::ids;
 use crate::list::Range;
@@ -22,8 +22,47 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
     let mut customer = blank(call);
     customer["test_clock"] = json!(clock);
     fill(&mut customer, &mut params)?;
+    let method = params.text("payment_method");
+    let mut default = read_invoice_settings(&mut customer, &mut params)?;
     params.finish()?;
+    if method.is_none() && default.as_ref().is_some_and(|default| !default.is_null()) {
+        let message = "A customer that is being created has no payment methods but the one in `payment_method`.";
+        return Err(ApiError::invalid("invoice_settings[default_payment_method]", message));
+    }
+    let id = customer["id"].as_str().unwrap_or_default().to_owned();
+    let Some(method) = method else { return Ok(add(call, customer)) };
+    let attached = payment_method::attach_to(call, &method, &id)?;
+    // The id of a test card stands for the payment method that was just made from it.
+    if default.as_ref().is_some_and(|default| *default == method.as_str()) {
+        default = Some(attached["id"].clone());
+        customer["invoice_settings"]["default_payment_method"] = attached["id"].clone();
+    }
+    use_default(call, default.as_ref(), &id);
     Ok(add(call, customer))
+}
+
+/// Applies `invoice_settings`. Answers the default payment method, if that is named; null unsets it.
+fn read_invoice_settings(
+    customer: &mut Value,
+    params: &mut Params,
+) -> Result<Option<Value>, ApiError> {
+    let Some(mut given) = params.hash("invoice_settings") else { return Ok(None) };
+    let own = &mut customer["invoice_settings"];
+    given.copy_into(own, &["custom_fields", "footer"]);
+    let default = given.take_nullable("default_payment_method");
+    if let Some(default) = &default {
+        own["default_payment_method"] = default.clone();
+    }
+    given.finish()?;
+    Ok(default)
+}
+
+fn use_default(call: &mut Call<'_>, default: Option<&Value>, customer: &str) {
+    match default {
+        None => {}
+        Some(Value::String(id)) => payment_method::use_for(call, id, customer),
+        Some(_) => call.world.cards.forget_default(customer),
+    }
 }
 
 /// A customer as checkout makes it for a buyer that has none.
@@ -121,7 +160,12 @@ pub fn update(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
     let mut customer = found.ok_or_else(|| ApiError::not_found("customer", id))?;
     call.enter_clock_of(&customer);
     fill(&mut customer, &mut params)?;
+    let default = read_invoice_settings(&mut customer, &mut params)?;
+    if let Some(Value::String(method)) = &default {
+        payment_method::check(call, method, id, "invoice_settings[default_payment_method]")?;
+    }
     params.finish()?;
+    use_default(call, default.as_ref(), id);
     Ok(call.save(|store| &mut store.customers, customer, "customer.updated"))
 }
 

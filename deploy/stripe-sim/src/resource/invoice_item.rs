@@ -1,7 +1,7 @@
 //! `/v1/invoiceitems`: what the customer's next invoice takes in.
 //!
 //! An item belongs to a subscription, to a draft, or to the next invoice of any kind in its currency. Items of an invoice that is no
-//! draft any more are fixed. Absent on purpose: updates, discounts, taxes, `price_data`.
+//! draft any more are fixed. Absent on purpose: discounts, taxes, `price_data`.
 
 use super::invoice::{draft, line};
 use super::{Answer, Call, object, page};
@@ -218,6 +218,43 @@ pub fn list(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
             && wanted.iter().all(|(name, value)| row[*name] == *value)
             && pending.is_none_or(|pending| row["invoice"].is_null() == pending)
     })
+}
+
+/// `POST /v1/invoiceitems/{id}`: words of any item, the amount of one without a price. A draft that has it counts again.
+pub fn update(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
+    let found = call.world.store.invoice_items.get(id).cloned();
+    let mut row = found.ok_or_else(|| ApiError::not_found("invoiceitem", id))?;
+    let invoice = draft_of(call, row["invoice"].as_str().map(str::to_owned))?;
+    if let Some(amount) = params.int("amount") {
+        if row["pricing"]["price_details"].is_object() {
+            return Err(ApiError::invalid(
+                "amount",
+                "The amount of an item with a price follows from it.",
+            ));
+        }
+        row["amount"] = json!(amount);
+        row["net_amount"] = json!(amount);
+        if row["pricing"].is_object() {
+            row["pricing"]["unit_amount_decimal"] = json!(amount.to_string());
+        }
+    }
+    params.copy_into(&mut row, &["description", "discountable"]);
+    merge_metadata(&mut row["metadata"], params.take("metadata"))?;
+    params.finish()?;
+    call.store().invoice_items.replace(row.clone()); // Stripe has no event for it any more.
+    if let Some(mut invoice) = invoice {
+        let mut new = line::of_invoice_item(call, &row);
+        new["invoice"] = invoice["id"].clone();
+        for own in invoice["lines"]["data"].as_array_mut().into_iter().flatten() {
+            if own["parent"]["invoice_item_details"]["invoice_item"] == id {
+                new["id"] = own["id"].clone();
+                *own = new.clone();
+            }
+        }
+        draft::reckon(call, &mut invoice);
+        call.store().invoices.replace(invoice);
+    }
+    Ok(row)
 }
 
 /// `DELETE /v1/invoiceitems/{id}`: pending ones, and those of a draft.

@@ -5,11 +5,14 @@
 //! lines are kept by id and joined on reading ([`render`]).
 
 pub mod checkout;
+pub mod coupon;
 pub mod credit_grant;
 pub mod credit_note;
 pub mod customer;
+pub mod discount;
 pub mod entitlement;
 pub mod event;
+pub mod event_destination;
 pub mod feature;
 pub mod invoice;
 pub mod invoice_item;
@@ -17,10 +20,12 @@ pub mod meter;
 pub mod meter_event;
 pub mod meter_event_adjustment;
 pub mod meter_stream;
+pub mod payment_method;
 pub mod portal;
 pub mod preview;
 pub mod price;
 pub mod product;
+pub mod search;
 pub mod subscription;
 pub mod subscription_item;
 pub mod summary;
@@ -56,6 +61,13 @@ pub fn handler(method: &str, template: &str) -> Option<Handler> {
 
 fn v2_handler(method: &str, path: &str) -> Option<Handler> {
     let handler: Handler = match (method, path) {
+        ("GET", "/core/event_destinations") => event_destination::list,
+        ("POST", "/core/event_destinations") => event_destination::create,
+        ("GET", "/core/event_destinations/{id}") => event_destination::retrieve,
+        ("POST", "/core/event_destinations/{id}") => event_destination::update,
+        ("DELETE", "/core/event_destinations/{id}") => event_destination::delete,
+        ("POST", "/core/event_destinations/{id}/enable") => event_destination::enable,
+        ("POST", "/core/event_destinations/{id}/disable") => event_destination::disable,
         ("GET", "/core/events/{id}") => thin_event::retrieve,
         ("POST", "/billing/meter_events") => meter_event::create_v2,
         ("POST", "/billing/meter_event_adjustments") => meter_event_adjustment::create_v2,
@@ -73,10 +85,35 @@ fn v1_handler(method: &str, path: &str) -> Option<Handler> {
         ("GET", "/customers/{id}") => customer::retrieve,
         ("POST", "/customers/{id}") => customer::update,
         ("DELETE", "/customers/{id}") => customer::delete,
+        ("GET", "/customers/search") => search::customers,
+        ("GET", "/products/search") => search::products,
+        ("GET", "/prices/search") => search::prices,
+        ("GET", "/subscriptions/search") => search::subscriptions,
+        ("GET", "/invoices/search") => search::invoices,
+        ("GET", "/customers/{id}/payment_methods") => payment_method::list_of_customer,
+        ("GET", "/customers/{customer}/payment_methods/{id}") => {
+            payment_method::retrieve_of_customer
+        }
+        ("GET", "/coupons") => coupon::list,
+        ("POST", "/coupons") => coupon::create,
+        ("GET", "/coupons/{id}") => coupon::retrieve,
+        ("POST", "/coupons/{id}") => coupon::update,
+        ("DELETE", "/coupons/{id}") => coupon::delete,
+        ("GET", "/promotion_codes") => coupon::list_codes,
+        ("POST", "/promotion_codes") => coupon::create_code,
+        ("GET", "/promotion_codes/{id}") => coupon::retrieve_code,
+        ("POST", "/promotion_codes/{id}") => coupon::update_code,
+        ("GET", "/payment_methods") => payment_method::list,
+        ("POST", "/payment_methods") => payment_method::create,
+        ("GET", "/payment_methods/{id}") => payment_method::retrieve,
+        ("POST", "/payment_methods/{id}") => payment_method::update,
+        ("POST", "/payment_methods/{id}/attach") => payment_method::attach,
+        ("POST", "/payment_methods/{id}/detach") => payment_method::detach,
         ("POST", "/products") => product::create,
         ("GET", "/products") => product::list,
         ("GET", "/products/{id}") => product::retrieve,
         ("POST", "/products/{id}") => product::update,
+        ("DELETE", "/products/{id}") => product::delete,
         ("GET", "/products/{id}/features") => feature::list_of_product,
         ("POST", "/products/{id}/features") => feature::attach,
         ("DELETE", "/products/{productId}/features/{id}") => feature::detach,
@@ -121,12 +158,14 @@ fn v1_handler(method: &str, path: &str) -> Option<Handler> {
         ("DELETE", "/invoices/{id}") => invoice::delete,
         ("GET", "/invoices/{id}/lines") => invoice::lines,
         ("POST", "/invoices/{id}/finalize") => invoice::finalize,
+        ("POST", "/invoices/{id}/send") => invoice::send,
         ("POST", "/invoices/{id}/pay") => invoice::pay,
         ("POST", "/invoices/{id}/void") => invoice::void,
         ("POST", "/invoices/{id}/mark_uncollectible") => invoice::mark_uncollectible,
         ("POST", "/invoiceitems") => invoice_item::create,
         ("GET", "/invoiceitems") => invoice_item::list,
         ("GET", "/invoiceitems/{id}") => invoice_item::retrieve,
+        ("POST", "/invoiceitems/{id}") => invoice_item::update,
         ("DELETE", "/invoiceitems/{id}") => invoice_item::delete,
         ("GET", "/subscription_items") => subscription_item::list,
         ("POST", "/subscription_items") => subscription_item::create,
@@ -136,6 +175,8 @@ fn v1_handler(method: &str, path: &str) -> Option<Handler> {
         ("GET", "/credit_notes") => credit_note::list,
         ("POST", "/credit_notes") => credit_note::create,
         ("GET", "/credit_notes/{id}") => credit_note::retrieve,
+        ("POST", "/credit_notes/{id}") => credit_note::update,
+        ("GET", "/credit_notes/{id}/lines") => credit_note::lines,
         ("POST", "/credit_notes/{id}/void") => credit_note::void,
         ("GET", "/billing/credit_grants") => credit_grant::list,
         ("POST", "/billing/credit_grants") => credit_grant::create,
@@ -328,7 +369,7 @@ mod tests {
             .operations
             .iter()
             .filter(|operation| handler(&operation.method, &operation.template).is_some());
-        assert_eq!(served.count(), 95);
+        assert_eq!(served.count(), 129);
     }
 
     #[test]

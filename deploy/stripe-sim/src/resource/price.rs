@@ -69,6 +69,55 @@ fn add(
     Ok(price)
 }
 
+/// The price of `default_price_data` or `price_data`: for each unit, of a product that is known. Stored by the caller.
+///
+/// # Errors
+/// 400 for what Stripe refuses, 501 for what is not simulated.
+pub fn of_product(call: &mut Call<'_>, mut data: Params, product: &str) -> Answer {
+    let currency = currency(&mut data)?;
+    let recurring = recurring(call, &mut data)?;
+    let path = data.path_of("unit_amount");
+    let (unit_amount, unit_amount_decimal) = amount(&mut data, "unit_amount")?;
+    if unit_amount_decimal.is_null() {
+        return Err(ApiError::missing(&path));
+    }
+    let mut metadata = json!({});
+    merge_metadata(&mut metadata, data.take("metadata"))?;
+    let tax_behavior = data.text("tax_behavior").unwrap_or_else(|| "unspecified".to_owned());
+    data.finish()?;
+    let kind = if recurring.is_null() { "one_time" } else { "recurring" };
+    let fields = json!({
+        "id": call.mint(ids::PRICE), "object": "price", "active": true, "billing_scheme": "per_unit", "created": call.now(),
+        "currency": currency, "livemode": false, "metadata": metadata, "product": product, "recurring": recurring,
+        "tax_behavior": tax_behavior, "type": kind, "unit_amount": unit_amount, "unit_amount_decimal": unit_amount_decimal,
+    });
+    Ok(object("price", fields))
+}
+
+/// The price of a line's `price_data`, stored with it and told to nobody. Answers its id.
+///
+/// # Errors
+/// As [`of_product`]; 400 for an unknown product.
+pub fn inline(call: &mut Call<'_>, mut data: Params) -> Result<String, ApiError> {
+    let path = data.path_of("product");
+    let (product, new_product) = match (data.text("product"), data.hash("product_data")) {
+        (None, Some(own)) => {
+            let made = product::from_price_data(call, own)?;
+            (id_of(&made).to_owned(), Some(made))
+        }
+        (Some(id), None) if call.world.store.products.get(&id).is_some() => (id, None),
+        (Some(id), _) => return Err(ApiError::no_such("product", &id, &path)),
+        (None, None) => return Err(ApiError::missing(&path)),
+    };
+    let price = of_product(call, data, &product)?;
+    let id = id_of(&price).to_owned();
+    if let Some(new_product) = new_product {
+        product::add(call, new_product);
+    }
+    call.store().prices.insert(price);
+    Ok(id)
+}
+
 fn currency(params: &mut Params) -> Result<String, ApiError> {
     let currency = params.required_text("currency")?.to_lowercase();
     if currency.len() == 3 && currency.bytes().all(|byte| byte.is_ascii_lowercase()) {

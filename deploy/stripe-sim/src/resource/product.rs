@@ -1,12 +1,13 @@
 //! `/v1/products`.
 //!
-//! Absent on purpose: `default_price_data`, package dimensions, tax details, deletion.
+//! A product that prices name cannot be deleted. Absent on purpose: package dimensions, tax details.
 
-use super::{Answer, Call, object, page};
+use super::{Answer, Call, object, page, price};
 use crate::error::ApiError;
 use crate::ids;
 use crate::list::Range;
 use crate::params::{Params, merge_metadata};
+use crate::store::table::id_of;
 use serde_json::{Value, json};
 
 const PLAIN: [&str; 8] = [
@@ -30,8 +31,39 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
     let name = params.required_text("name")?;
     let mut product = blank(call, own_id, &name);
     fill(&mut product, &mut params)?;
+    let first = match params.hash("default_price_data") {
+        None => None,
+        Some(data) => Some(price::of_product(call, data, id_of(&product))?),
+    };
     params.finish()?;
-    Ok(add(call, product))
+    let product = add(call, product);
+    match first {
+        None => Ok(product),
+        Some(first) => Ok(make_default(call, product, &first)),
+    }
+}
+
+/// Stores a product's first price. Answers the product, whose creation was told without it.
+fn make_default(call: &mut Call<'_>, mut product: Value, first: &Value) -> Value {
+    call.store().prices.insert(first.clone());
+    call.emit("price.created", first, None);
+    product["default_price"] = first["id"].clone();
+    call.save(|store| &mut store.products, product, "product.updated")
+}
+
+/// `DELETE /v1/products/{id}`: one without prices.
+pub fn delete(call: &mut Call<'_>, id: &str, params: Params) -> Answer {
+    params.finish()?;
+    let found = call.world.store.products.get(id).cloned();
+    let product = found.ok_or_else(|| ApiError::not_found("product", id))?;
+    if call.world.store.prices.newest_first().any(|row| row["product"] == id) {
+        let message =
+            "This product cannot be deleted because it has one or more user-created prices.";
+        return Err(ApiError::refused(None, "id", message));
+    }
+    call.store().products.remove(id);
+    call.emit("product.deleted", &product, None);
+    Ok(json!({ "id": id, "object": "product", "deleted": true }))
 }
 
 /// The product of a price that was created with `product_data`; added by [`add`] once the price is sure.

@@ -2,8 +2,8 @@
 //!
 //! Events that do not count are gathered by meter for the account's lag, counted by code, and told with at most five samples, each
 //! known by its request's `Idempotency-Key` (or by the event's identifier, where the request had none). A delivery holds no data:
-//! the report is read from `GET /v2/core/events/{id}` for 30 days. Only event destinations get thin events, as at Stripe; they are
-//! registered by the control API, since the description has no path for them. Absent on purpose: all other thin events.
+//! the report is read from `GET /v2/core/events/{id}` for 30 days. Only event destinations get thin events, as at Stripe.
+//! Absent on purpose: all other thin events.
 
 use super::{Answer, Call};
 use crate::clock::rfc3339;
@@ -11,7 +11,6 @@ use crate::error::ApiError;
 use crate::ids;
 use crate::params::Params;
 use crate::schema::spec;
-use crate::store::secrets::Secrets;
 use crate::store::table::id_of;
 use crate::store::usage::{Outcome, Row};
 use serde_json::{Value, json};
@@ -88,23 +87,6 @@ fn send(call: &mut Call<'_>, mut event: Value, kind: &str) {
     let id = id_of(&event).to_owned();
     call.store().notifications.insert(event);
     call.owe(&id, kind, |store| &store.destinations);
-}
-
-/// Registers an event destination for thin events. Answers it with its signing secret.
-pub fn register(
-    call: &mut Call<'_>,
-    url: &str,
-    secret: Option<String>,
-    events: &[String],
-) -> Value {
-    let id = call.mint(ids::DESTINATION);
-    let secret = secret.unwrap_or_else(|| call.mint(ids::ENDPOINT_SECRET));
-    let row = json!({ "id": id, "url": url, "status": "enabled", "enabled_events": events });
-    call.store().endpoint_secrets.insert(id, Secrets::new(secret.clone()));
-    call.store().destinations.insert(row.clone());
-    let mut shown = row;
-    shown["secret"] = json!(secret);
-    shown
 }
 
 /// `GET /v2/core/events/{id}`.

@@ -14,6 +14,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 const OPENAPI: &str = include_str!("../../data/openapi.json");
+/// What `openapi.json` lacks, and fields that it cuts to an id.
+const MORE: &str = include_str!("../../data/openapi.more.json");
 const EXTRAS: &str = include_str!("../../data/openapi.extras.json");
 const DOCUMENT_URI: &str = "urn:stripe-sim:openapi";
 
@@ -23,6 +25,8 @@ static SPEC: LazyLock<Spec> = LazyLock::new(Spec::load);
 pub struct Spec {
     pub operations: Vec<Operation>,
     components: Map<String, Value>,
+    /// Beginnings of paths that Stripe has, also where the description has none of them.
+    also_at_stripe: Vec<String>,
     always_present: HashMap<String, Vec<String>>,
     registry: Registry<'static>,
     by_component: Mutex<HashMap<String, Arc<Validator>>>,
@@ -52,23 +56,38 @@ impl Spec {
         let mut document: Value =
             serde_json::from_str(OPENAPI).expect("the embedded description is JSON");
         let extras: Value = serde_json::from_str(EXTRAS).expect("the embedded lists are JSON");
-        let always_present: HashMap<String, Vec<String>> =
-            serde_json::from_value(extras["alwaysPresentNullable"].clone())
-                .expect("a map of lists of names");
+        let mut more: Value = serde_json::from_str(MORE).expect("the embedded supplement is JSON");
+        let lists = |of: &Value| -> HashMap<String, Vec<String>> {
+            serde_json::from_value(of["alwaysPresentNullable"].clone())
+                .expect("a map of lists of names")
+        };
+        let mut always_present = lists(&extras);
+        always_present.extend(lists(&more));
         let Value::Object(mut components) = document["components"]["schemas"].take() else {
             panic!("the embedded description has components.schemas");
         };
+        prepare::supplement(&mut components, &mut more);
         for (name, schema) in &mut components {
             prepare::require(schema, always_present.get(name).map_or(&[], Vec::as_slice));
             prepare::strict(schema, DOCUMENT_URI);
         }
-        let operations = operations(&document["paths"]);
+        let mut operations = operations(&document["paths"]);
+        operations.extend(self::operations(&more["paths"]));
         let resource = json!({ "components": { "schemas": components } });
         let registry = Registry::new()
             .add(DOCUMENT_URI, resource)
             .and_then(jsonschema::RegistryBuilder::prepare)
             .expect("the embedded description has no broken reference");
-        Self { operations, components, always_present, registry, by_component: Mutex::default() }
+        let also_at_stripe = serde_json::from_value(more["alsoAtStripe"].take())
+            .expect("a list of beginnings of paths");
+        Self {
+            operations,
+            components,
+            also_at_stripe,
+            always_present,
+            registry,
+            by_component: Mutex::default(),
+        }
     }
 
     /// The operation of a request, with the id in its path (empty when there is none; from the first to the last when there are two).
@@ -96,10 +115,32 @@ impl Spec {
         Some((best, id))
     }
 
+    /// True for a path that lies where Stripe has paths, and that the description does not know by any method.
+    pub fn is_at_stripe(&self, path: &str) -> bool {
+        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        if path.ends_with('/') || self.operations.iter().any(|own| own.matches(&segments)) {
+            return false;
+        }
+        let lies = |start: &String| {
+            path.strip_prefix(start.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.also_at_stripe.iter().any(lies)
+    }
+
     /// An object of `component` with all its always-present nullable fields set to null.
     pub fn blank(&self, component: &str) -> Map<String, Value> {
         let names = self.always_present.get(component).map_or(&[][..], Vec::as_slice);
         names.iter().map(|name| (name.clone(), Value::Null)).collect()
+    }
+
+    /// The component that a field of a component holds, where it holds one.
+    pub fn component_of(&self, component: &str, field: &str) -> Option<&str> {
+        let property = &self.components.get(component)?["properties"][field];
+        let reference = property["$ref"].as_str().or_else(|| {
+            property["anyOf"].as_array()?.iter().find_map(|schema| schema["$ref"].as_str())
+        })?;
+        reference.rsplit('/').next()
     }
 
     /// True when Stripe can expand `field` of `component`.

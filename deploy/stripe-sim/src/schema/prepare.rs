@@ -4,6 +4,19 @@
 
 use serde_json::{Map, Value, json};
 
+/// Adds the components of the supplement, and puts its properties into the components that they belong to.
+pub fn supplement(components: &mut Map<String, Value>, more: &mut Value) {
+    if let Value::Object(own) = more["components"]["schemas"].take() {
+        components.extend(own);
+    }
+    for (name, properties) in more["patches"].as_object().into_iter().flatten() {
+        let schema = components.get_mut(name).expect("a patch is of a component that exists");
+        for (property, own) in properties.as_object().into_iter().flatten() {
+            schema["properties"][property] = own.clone();
+        }
+    }
+}
+
 /// Adds fields to the `required` list of an object schema.
 pub fn require(schema: &mut Value, names: &[String]) {
     if names.is_empty() {

@@ -33,6 +33,8 @@ pub struct Card {
 #[derive(Debug, Default)]
 pub struct Cards {
     by_customer: HashMap<String, Card>,
+    /// What each customer's default payment method answers.
+    defaults: HashMap<String, Outcome>,
 }
 
 impl Cards {
@@ -40,10 +42,21 @@ impl Cards {
         self.by_customer.insert(customer.to_owned(), card);
     }
 
-    /// What the next payment will meet.
+    /// The customer's default payment method answers so.
+    pub fn set_default(&mut self, customer: &str, outcome: Outcome) {
+        self.defaults.insert(customer.to_owned(), outcome);
+    }
+
+    /// The customer has no default payment method any more.
+    pub fn forget_default(&mut self, customer: &str) {
+        self.defaults.remove(customer);
+    }
+
+    /// What the next payment will meet: what was ordered, else what the default payment method answers.
     pub fn peek(&self, customer: &str) -> Outcome {
         let card = self.by_customer.get(customer);
-        card.filter(|card| card.times != Some(0)).map_or(Outcome::Ok, |card| card.outcome)
+        let ordered = card.filter(|card| card.times != Some(0)).map(|card| card.outcome);
+        ordered.or(self.defaults.get(customer).copied()).unwrap_or_default()
     }
 
     /// Makes a payment and says how it went.

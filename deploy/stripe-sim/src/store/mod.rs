@@ -105,6 +105,14 @@ pub struct Store {
     pub notifications: Table,
     /// Receivers of thin events.
     pub destinations: Table,
+    pub coupons: Table,
+    pub promotion_codes: Table,
+    pub discounts: Table,
+    /// Coupons as they were when a discount was made of them.
+    pub discount_coupons: HashMap<String, Value>,
+    pub payment_methods: Table,
+    /// Numbers by payment method, until it is detached.
+    pub card_numbers: HashMap<String, String>,
     pub features: Table,
     /// Which product has which feature.
     pub product_features: Table,
@@ -145,6 +153,10 @@ impl Store {
             &self.test_clocks,
             &self.credit_grants,
             &self.features,
+            &self.payment_methods,
+            &self.coupons,
+            &self.promotion_codes,
+            &self.discounts,
         ];
         tables.into_iter().find_map(|table| table.get(id))
     }

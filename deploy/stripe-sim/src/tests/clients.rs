@@ -1,6 +1,6 @@
 //! The official libraries live a whole life against the simulator: pinned, from the registries that npm and pip are set up for.
 //!
-//! They are kept under `target/`, so a second run needs no network. A machine without Node, npm or Python fails these tests.
+//! Installed by this test and not by `deploy/stack`: the simulator stands on the same floor, and alone. They are kept under `target/`, so a second run needs no network. A machine without Node, npm or Python fails these tests.
 
 use super::*;
 use std::path::{Path, PathBuf};

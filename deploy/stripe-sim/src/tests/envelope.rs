@@ -118,3 +118,17 @@ async fn the_same_script_gives_the_same_bytes() {
     }
     assert_eq!(script().await, script().await);
 }
+
+#[tokio::test]
+async fn what_stripe_has_and_the_simulator_has_not_is_501_and_counted() {
+    let sim = Sim::start().await;
+    for path in ["/v1/payment_intents", "/v1/subscription_schedules/sub_sched_1", "/v1/account"] {
+        assert_eq!(sim.get(path).await.refusal(), (501, "api_error", None, None), "{path}");
+    }
+    for path in ["/v1/customers/", "/v1/customer", "/v3/customers", "/v1/invoiceitems/ii_1/x/"] {
+        assert_eq!(sim.get(path).await.status, 404, "{path}");
+    }
+    assert_eq!(sim.delete("/v1/prices/price_1").await.status, 404, "nobody can delete a price");
+    let health = sim.look("/health").await;
+    assert_eq!((&health["not_simulated"], &health["unvalidated_paths"]), (&json!(3), &json!(5)));
+}

@@ -100,3 +100,32 @@ async fn a_negative_total_is_nothing_to_pay_and_stays_with_the_customer() {
     );
     sim.assert_sound().await;
 }
+
+#[tokio::test]
+async fn a_hand_made_invoice_is_edited_sent_and_due() {
+    let sim = Sim::start().await;
+    let customer = sim.customer().await;
+    let form = format!(
+        "customer={customer}&collection_method=send_invoice&days_until_due=10&custom_fields[0][name]=PO&custom_fields[0][value]=1"
+    );
+    let invoice = sim.post("/v1/invoices", &form).await.ok();
+    assert_eq!(
+        (&invoice["due_date"], &invoice["custom_fields"][0]["name"]),
+        (&json!(NOW + 864_000), &json!("PO"))
+    );
+    let form = format!("customer={customer}&invoice={}&amount=100&currency=usd", id(&invoice));
+    let item = sim.post("/v1/invoiceitems", &form).await.ok();
+    let path = format!("/v1/invoices/{}", id(&invoice));
+    sim.post(&format!("/v1/invoiceitems/{}", id(&item)), "amount=250&description=x").await.ok();
+    let shown = sim.get(&path).await.ok();
+    assert_eq!(
+        (&shown["total"], &shown["lines"]["data"][0]["description"]),
+        (&json!(250), &json!("x"))
+    );
+    let sent = sim.post(&format!("{path}/send"), "").await.ok();
+    assert_eq!(sent["status"], "open");
+    assert_eq!(sim.latest_events(1).await, ["invoice.sent"]);
+    let refused = sim.post("/v1/invoices", &format!("customer={customer}&days_until_due=3")).await;
+    assert_eq!(refused.refusal().3, Some("days_until_due"));
+    sim.assert_sound().await;
+}

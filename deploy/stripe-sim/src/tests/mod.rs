@@ -1,8 +1,10 @@
 //! Tests over real HTTP on a free port. Each test has a simulator of its own, with the clock frozen at [`NOW`].
 
+mod cards;
 mod changes;
 mod checkout;
 mod clients;
+mod coupons;
 mod credits;
 mod entitlements;
 mod envelope;

@@ -226,3 +226,92 @@ async fn products_are_changed_and_filtered() {
     assert_eq!(ids(&sim.get("/v1/products?active=false").await.ok()), ["prod_own"]);
     sim.assert_sound().await;
 }
+
+#[tokio::test]
+async fn rows_are_searched_page_by_page() {
+    let sim = Sim::start().await;
+    for n in 0..5 {
+        sim.post("/v1/customers", &format!("email=u{n}@example.test&metadata[org]=o{}", n % 2))
+            .await
+            .ok();
+    }
+    let query = "query=metadata['org']:'o0'&limit=2";
+    let first = sim.get(&format!("/v1/customers/search?{query}")).await.ok();
+    assert_eq!(
+        (&first["object"], ids(&first).len(), &first["has_more"]),
+        (&json!("search_result"), 2, &json!(true))
+    );
+    let page = first["next_page"].as_str().unwrap();
+    let rest = sim.get(&format!("/v1/customers/search?{query}&page={page}")).await.ok();
+    assert_eq!(
+        (ids(&rest).len(), &rest["has_more"], &rest["next_page"]),
+        (1, &json!(false), &Value::Null)
+    );
+    let wrong = sim.get("/v1/customers/search?query=balance:1").await;
+    assert_eq!(wrong.refusal(), (400, "invalid_request_error", None, Some("query")));
+    sim.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_product_comes_with_its_first_price_and_goes_only_without_prices() {
+    let sim = Sim::start().await;
+    let form = "name=P&default_price_data[currency]=usd&default_price_data[unit_amount]=500&default_price_data[recurring][interval]=month&expand[]=default_price";
+    let product = sim.post("/v1/products", form).await.ok();
+    assert_eq!(product["default_price"]["unit_amount"], 500);
+    assert_eq!(sim.delete(&format!("/v1/products/{}", id(&product))).await.status, 400);
+    let bare = sim.product().await;
+    assert_eq!(sim.delete(&format!("/v1/products/{bare}")).await.ok()["deleted"], true);
+    assert_eq!(sim.get(&format!("/v1/products/{bare}")).await.status, 404);
+    sim.assert_sound().await;
+}
+
+#[tokio::test]
+async fn event_destinations_hide_what_is_not_included() {
+    let sim = Sim::start().await;
+    let bearer = bearer();
+    let headers = [("authorization", &*bearer), ("content-type", "application/json")];
+    let path = "/v2/core/event_destinations";
+    let body = json!({
+        "name": "n", "type": "webhook_endpoint", "event_payload": "thin", "enabled_events": ["v1.billing.meter.no_meter_found"],
+        "webhook_endpoint": { "url": "http://127.0.0.1:9/thin" },
+        "include": ["webhook_endpoint.signing_secret", "webhook_endpoint.url"],
+    });
+    let made = sim.send(Method::POST, path, &headers, body.to_string()).await.unwrap().ok();
+    assert!(made["webhook_endpoint"]["signing_secret"].as_str().unwrap().starts_with("whsec_"));
+    let own = format!("{path}/{}", id(&made));
+    assert_eq!(sim.get(&own).await.ok()["webhook_endpoint"], json!({}));
+    let off = sim.send(Method::POST, &format!("{own}/disable"), &headers, "{}".to_owned()).await;
+    assert_eq!(off.unwrap().ok()["status"], "disabled");
+    assert_eq!(ids(&sim.get(path).await.ok()), [id(&made)]);
+    assert_eq!(sim.delete(&own).await.ok()["id"], made["id"]);
+    assert_eq!(sim.get(&own).await.status, 404);
+    sim.assert_sound().await;
+}
+
+#[tokio::test]
+async fn hashes_without_a_name_of_their_own_are_expanded_through() {
+    let sim = Sim::start().await;
+    let (customer, price) = (sim.customer().await, sim.licensed_price().await);
+    let form = format!(
+        "customer={customer}&items[0][price]={price}&expand[]=latest_invoice.parent.subscription_details.subscription"
+    );
+    let made = sim.post("/v1/subscriptions", &form).await.ok();
+    let inner = &made["latest_invoice"]["parent"]["subscription_details"]["subscription"];
+    assert_eq!(inner["id"], made["id"]);
+    sim.assert_sound().await;
+}
+
+#[tokio::test]
+async fn an_item_can_bring_its_price_along() {
+    let sim = Sim::start().await;
+    let (customer, product) = (sim.customer().await, sim.product().await);
+    let data = format!(
+        "items[0][price_data][currency]=usd&items[0][price_data][product]={product}&items[0][price_data][unit_amount]=700&items[0][price_data][recurring][interval]=month"
+    );
+    let made = sim.post("/v1/subscriptions", &format!("customer={customer}&{data}")).await.ok();
+    assert_eq!(made["items"]["data"][0]["price"]["unit_amount"], 700);
+    let path =
+        format!("/v1/subscription_items/{}", made["items"]["data"][0]["id"].as_str().unwrap());
+    assert_eq!(sim.post(&path, "quantity=3").await.ok()["quantity"], 3);
+    sim.assert_sound().await;
+}

@@ -1,9 +1,9 @@
 //! Making an invoice: always as a draft first, whatever becomes of it in the same instant.
 //!
 //! Money is counted again whenever the lines change ([`reckon`]). A total below zero is nothing to pay; what is left of it goes to
-//! the customer's balance at finalization. Absent on purpose: taxes, shipping, discounts.
+//! the customer's balance at finalization. Absent on purpose: taxes, shipping.
 
-use super::super::{Call, object};
+use super::super::{Call, discount, object};
 use super::line::{self, Span};
 use crate::ids;
 use crate::list;
@@ -31,6 +31,9 @@ pub fn make(call: &mut Call<'_>, draft: Draft<'_>) -> Value {
     let invoice = build(call, &id, draft, &pending);
     for row in pending {
         attach(call, row, &id);
+    }
+    if invoice["total"] != 0 || invoice["subtotal"] != 0 {
+        discount::spend(call, &invoice);
     }
     call.store().invoices.insert(invoice.clone());
     invoice
@@ -64,6 +67,7 @@ pub fn build(call: &mut Call<'_>, id: &str, draft: Draft<'_>, pending: &[Value])
         let parent = json!({ "type": "subscription_details", "subscription_details": details });
         invoice["parent"] = object("invoice.parent", parent);
         invoice["collection_method"] = subscription["collection_method"].clone();
+        invoice["discounts"] = discount::lasting(&call.world.store, subscription, call.now());
     }
     invoice["lines"] = list::object(&format!("/v1/invoices/{id}/lines"), lines, false);
     reckon(call, &mut invoice);
@@ -89,13 +93,16 @@ fn frame(id: &str, now: i64) -> Value {
     })
 }
 
-/// Counts the money of a draft from its lines, its credits and the customer's balance.
+/// Counts the money of a draft from its lines, its discounts, its credits and the customer's balance.
 pub fn reckon(call: &Call<'_>, invoice: &mut Value) {
     let sum = |rows: &Value| -> i64 {
         rows.as_array().into_iter().flatten().filter_map(|row| row["amount"].as_i64()).sum()
     };
+    discount::apply(call, invoice);
     let subtotal = sum(&invoice["lines"]["data"]);
-    let total = subtotal - sum(&invoice["total_pretax_credit_amounts"]);
+    let lowered =
+        sum(&invoice["total_discount_amounts"]) + sum(&invoice["total_pretax_credit_amounts"]);
+    let total = subtotal - lowered;
     let customer = invoice["customer"].as_str().and_then(|id| call.world.store.customers.get(id));
     let balance = customer.and_then(|row| row["balance"].as_i64()).unwrap_or_default();
     let due = (total + balance).max(0);

@@ -3,7 +3,7 @@
 //! Only a renewal counts its usage again ([`line::recount`]): what came before this moment with a stamp inside the period is in,
 //! what comes later is on no invoice. Nothing to pay is paid at once; else the card is charged, or the invoice is sent.
 
-use super::super::{Call, credit_grant};
+use super::super::{Call, credit_grant, discount};
 use super::draft;
 use super::line;
 use super::pay;
@@ -41,6 +41,7 @@ pub fn finalize(
         }
         invoice["lines"]["data"] = Value::Array(lines);
     }
+    discount::apply(call, &mut invoice); // Credits pay for what is left.
     credit_grant::apply(call, &mut invoice);
     draft::reckon(call, &mut invoice);
     use_balance(call, &mut invoice);

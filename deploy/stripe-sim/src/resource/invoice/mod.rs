@@ -7,7 +7,7 @@ pub mod finalize;
 pub mod line;
 pub mod pay;
 
-use super::{Answer, Call, page};
+use super::{Answer, Call, discount, page, payment_method};
 use crate::error::ApiError;
 use crate::list::{self, Page, Range};
 use crate::params::{Params, merge_metadata};
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 /// How many lines an invoice shows inside itself.
 const LINES_SHOWN: usize = 10;
 const HOUR_S: i64 = 3_600;
+const DAY_S: i64 = 86_400;
 
 /// The invoice as the API shows it.
 pub fn render(invoice: &Value) -> Value {
@@ -97,8 +98,12 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
     let auto = params.flag("auto_advance").unwrap_or(false);
     let method = params.text("collection_method");
     let mut fields = json!({ "metadata": {} });
-    params.copy_into(&mut fields, &["description", "footer", "due_date"]);
+    params.copy_into(&mut fields, &["custom_fields", "description", "footer", "due_date"]);
+    if let Some(at) = due_in(call, &mut params, method.as_deref())? {
+        fields["due_date"] = json!(at);
+    }
     merge_metadata(&mut fields["metadata"], params.take("metadata"))?;
+    let discounts = discount::take(call, &mut params, &customer)?;
     params.finish()?;
     let now = call.now();
     let made = Draft {
@@ -124,9 +129,29 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
     if let Some(method) = method {
         invoice["collection_method"] = json!(method);
     }
+    if let Some(wanted) = discounts {
+        let id = invoice["id"].as_str().unwrap_or_default().to_owned();
+        invoice["discounts"] = discount::make(call, wanted, &customer, ("invoice", &id));
+        draft::reckon(call, &mut invoice);
+    }
     call.store().invoices.replace(invoice.clone());
     draft::announce(call, &invoice);
     Ok(render(&invoice))
+}
+
+/// Reads `days_until_due`, which only an invoice that is sent can have.
+fn due_in(
+    call: &Call<'_>,
+    params: &mut Params,
+    method: Option<&str>,
+) -> Result<Option<i64>, ApiError> {
+    match params.int("days_until_due") {
+        Some(_) if method != Some("send_invoice") => {
+            let message = "You can only specify `days_until_due` if invoice `collection_method` is set to `send_invoice`.";
+            Err(ApiError::invalid("days_until_due", message))
+        }
+        days => Ok(days.map(|days| call.now() + days * DAY_S)),
+    }
 }
 
 /// `POST /v1/invoices/{id}`.
@@ -137,8 +162,19 @@ pub fn update(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
     let before = invoice.clone();
     params.copy_into(
         &mut invoice,
-        &["automatically_finalizes_at", "collection_method", "description", "due_date", "footer"],
+        &[
+            "automatically_finalizes_at",
+            "collection_method",
+            "custom_fields",
+            "description",
+            "due_date",
+            "footer",
+        ],
     );
+    let method = invoice["collection_method"].as_str().map(str::to_owned);
+    if let Some(at) = due_in(call, &mut params, method.as_deref())? {
+        invoice["due_date"] = json!(at);
+    }
     if let Some(auto) = params.flag("auto_advance") {
         invoice["auto_advance"] = json!(auto);
         if is_draft && auto && invoice["automatically_finalizes_at"].is_null() {
@@ -195,9 +231,15 @@ pub fn finalize(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
 /// `POST /v1/invoices/{id}/pay`. A draft is finalized first.
 pub fn pay(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
     let out_of_band = params.flag("paid_out_of_band").unwrap_or(false);
-    params.ignore(&["forgive", "off_session", "payment_method"]);
+    let method = params.text("payment_method");
+    params.ignore(&["forgive", "off_session"]);
     params.finish()?;
     let mut invoice = find(call, id)?;
+    if let Some(method) = &method {
+        let customer = invoice["customer"].as_str().unwrap_or_default().to_owned();
+        payment_method::check(call, method, &customer, "payment_method")?;
+        payment_method::use_for(call, method, &customer);
+    }
     match invoice["status"].as_str() {
         Some("draft") => invoice = finalize::finalize(call, invoice, false)?,
         Some("paid") => return Err(ApiError::refused(None, "", "Invoice is already paid")),
@@ -213,6 +255,28 @@ pub fn pay(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
         (invoice, Outcome::Ok) => Ok(render(&invoice)),
         (_, outcome) => Err(pay::refusal(outcome)),
     }
+}
+
+/// `POST /v1/invoices/{id}/send`: an open one, or a draft that is finalized first. No mail leaves; it is told.
+pub fn send(call: &mut Call<'_>, id: &str, params: Params) -> Answer {
+    params.finish()?;
+    let mut invoice = find(call, id)?;
+    if invoice["collection_method"] != "send_invoice" {
+        let message =
+            "You can only manually send an invoice if its collection method is 'send_invoice'.";
+        return Err(ApiError::refused(None, "", message));
+    }
+    if invoice["status"] == "draft" {
+        invoice = finalize::finalize(call, invoice, false)?;
+    }
+    if invoice["status"] != "open" {
+        let message =
+            format!("You can only send open invoices. This one is {}.", invoice["status"]);
+        return Err(ApiError::refused(None, "", message));
+    }
+    let shown = render(&invoice);
+    call.emit("invoice.sent", &shown, None);
+    Ok(shown)
 }
 
 /// `POST /v1/invoices/{id}/void`.

@@ -15,7 +15,7 @@ pub mod roll;
 pub mod state;
 pub mod update;
 
-use super::{Answer, Call, object, page};
+use super::{Answer, Call, discount, object, page};
 use crate::error::ApiError;
 use crate::list::{self, Range};
 use crate::params::Params;
@@ -203,6 +203,7 @@ pub fn render(store: &Store, document: &Value) -> Value {
         item["plan"] = plan(&price);
         item["price"] = price;
     }
+    shown["discounts"] = discount::unspent(store, document);
     shown
 }
 

@@ -8,7 +8,7 @@
 use super::super::invoice::draft::{self, Draft};
 use super::super::invoice::line::{self, Span};
 use super::super::invoice::{finalize, pay};
-use super::super::{Call, object};
+use super::super::{Call, discount, object, payment_method};
 use super::plan::{Anchor, Line, Payment, Plan, Trial};
 use super::{item_list, period, render};
 use crate::error::ApiError;
@@ -126,6 +126,9 @@ pub fn check(call: &Call<'_>, plan: &Plan) -> Result<(), ApiError> {
 /// # Errors
 /// 400 or 402 when the plan cannot be opened; nothing has changed then.
 pub fn open(call: &mut Call<'_>, plan: &Plan) -> Result<Opened, ApiError> {
+    if let Some(id) = &plan.default_payment_method {
+        payment_method::use_for(call, id, &plan.customer);
+    }
     check(call, plan)?;
     let dates = dates(call, plan)?;
     let amounts = amounts(call, plan, &dates)?;
@@ -134,6 +137,10 @@ pub fn open(call: &mut Call<'_>, plan: &Plan) -> Result<Opened, ApiError> {
         call.world.cards.peek(&plan.customer) == Outcome::Ok && plan.payment != Payment::Wait;
     let is_incomplete = due > 0 && plan.is_charged() && !pays;
     let mut subscription = document(call, plan, &dates, is_incomplete);
+    let id = id_of(&subscription).to_owned();
+    let holder = ("subscription", id.as_str());
+    subscription["discounts"] =
+        discount::make(call, plan.discounts.clone(), &plan.customer, holder);
     call.store().subscriptions.insert(subscription.clone());
     let lines = first_lines(call, plan, &subscription, &amounts)?;
     let now = call.now();
@@ -211,10 +218,10 @@ fn document(call: &mut Call<'_>, plan: &Plan, dates: &Dates, is_incomplete: bool
         "canceled_at": if ends { json!(now) } else { Value::Null },
         "cancellation_details": object("subscription.cancellation_details", json!({ "reason": reason })),
         "collection_method": plan.collection_method, "created": now, "currency": plan.currency, "customer": plan.customer,
-        "days_until_due": plan.days_until_due, "default_tax_rates": [], "description": plan.description, "discounts": [],
+        "days_until_due": plan.days_until_due, "default_payment_method": plan.default_payment_method, "default_tax_rates": [], "description": plan.description, "discounts": [],
         "invoice_settings": object("subscription.invoice_settings", json!({ "issuer": { "type": "self" } })),
         "items": item_list(&id, items), "livemode": false, "metadata": plan.metadata,
-        "payment_settings": object("subscription.payment_settings", json!({ "save_default_payment_method": "off" })),
+        "payment_settings": object("subscription.payment_settings", plan.payment_settings.clone()),
         "start_date": now, "status": status, "test_clock": customer["test_clock"], "trial_end": dates.trial_end,
         "trial_settings": { "end_behavior": object("subscription.trial_settings.end_behavior", json!({ "missing_payment_method": plan.trial_without_card })) },
         "trial_start": dates.trial_end.map(|_| now),

@@ -2,7 +2,7 @@
 //!
 //! A plan is read once and opened later ([`super::open`]), so that a checkout session can hold one.
 
-use super::super::Call;
+use super::super::{Call, discount, payment_method, price};
 use super::period;
 use crate::error::ApiError;
 use crate::params::{Params, merge_metadata};
@@ -35,6 +35,9 @@ pub struct Plan {
     pub payment: Payment,
     /// What a trial's end does without a card: `create_invoice`, `cancel` or `pause`.
     pub trial_without_card: String,
+    pub default_payment_method: Option<String>,
+    pub payment_settings: Value,
+    pub discounts: discount::Wanted,
 }
 
 /// What becomes of a first invoice with something due.
@@ -92,6 +95,12 @@ impl Plan {
                 format!("The prices are in {}.", plan.currency),
             ));
         }
+        if let Some(id) = params.text("default_payment_method") {
+            payment_method::check(call, &id, &plan.customer, "default_payment_method")?;
+            plan.default_payment_method = Some(id);
+        }
+        read_payment_settings(params, &mut plan.payment_settings)?;
+        plan.discounts = discount::take(call, params, &plan.customer)?.unwrap_or_default();
         params.ignore_if_off("automatic_tax", "enabled");
         params.ignore(&["off_session"]);
         Ok(plan)
@@ -139,6 +148,9 @@ impl Plan {
             days_until_due: None,
             payment: Payment::Try,
             trial_without_card: read_trial_settings(params)?,
+            default_payment_method: None,
+            payment_settings: json!({ "save_default_payment_method": "off" }),
+            discounts: discount::Wanted::default(),
         })
     }
 
@@ -157,18 +169,29 @@ impl Plan {
 ///
 /// # Errors
 /// 400 for what Stripe refuses, 501 for what is not simulated.
-pub fn read_lines(call: &Call<'_>, given: Vec<Params>, param: &str) -> Result<Vec<Line>, ApiError> {
+pub fn read_lines(
+    call: &mut Call<'_>,
+    given: Vec<Params>,
+    param: &str,
+) -> Result<Vec<Line>, ApiError> {
     if given.is_empty() {
         return Err(ApiError::missing(param));
     }
     given.into_iter().map(|line| read_line(call, line, param)).collect()
 }
 
-fn read_line(call: &Call<'_>, mut given: Params, param: &str) -> Result<Line, ApiError> {
+fn read_line(call: &mut Call<'_>, mut given: Params, param: &str) -> Result<Line, ApiError> {
     let (price_path, quantity_path) = (given.path_of("price"), given.path_of("quantity"));
-    let Some(id) = given.text("price") else {
-        given.finish()?; // A line by `price_data` or `plan` ends here, named.
-        return Err(ApiError::missing(&price_path));
+    let id = match (given.text("price"), given.hash("price_data")) {
+        (Some(id), None) => id,
+        (None, Some(data)) => price::inline(call, data)?,
+        (Some(_), Some(_)) => {
+            return Err(ApiError::only_one_of("price", "price_data", &price_path));
+        }
+        (None, None) => {
+            given.finish()?; // A line by `plan` ends here, named.
+            return Err(ApiError::missing(&price_path));
+        }
     };
     let price = call
         .world
@@ -252,6 +275,16 @@ fn read_trial(call: &Call<'_>, params: &mut Params) -> Result<Trial, ApiError> {
             Err(ApiError::only_one_of("trial_end", "trial_period_days", "trial_end"))
         }
     }
+}
+
+/// Keeps which kinds of payment are wanted and whether to keep the one that paid; neither changes what happens here.
+///
+/// # Errors
+/// 501 for options of a kind.
+pub fn read_payment_settings(params: &mut Params, own: &mut Value) -> Result<(), ApiError> {
+    let Some(mut given) = params.hash("payment_settings") else { return Ok(()) };
+    given.copy_into(own, &["payment_method_types", "save_default_payment_method"]);
+    given.finish()
 }
 
 fn read_trial_settings(params: &mut Params) -> Result<String, ApiError> {

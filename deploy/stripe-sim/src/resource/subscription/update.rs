@@ -6,7 +6,7 @@
 //! anchors but `now`, other intervals.
 
 use super::super::invoice::line;
-use super::super::{Answer, Call};
+use super::super::{Answer, Call, discount, payment_method};
 use super::open;
 use super::plan::{self, Line};
 use super::{alive, change, roll, state};
@@ -54,12 +54,29 @@ pub fn update(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
         details.copy_into(&mut subscription["cancellation_details"], &["comment", "feedback"]);
         details.finish()?;
     }
+    let method = params.take_nullable("default_payment_method");
+    if let Some(method) = &method {
+        let customer = subscription["customer"].as_str().unwrap_or_default();
+        if let Some(id) = method.as_str() {
+            payment_method::check(call, id, customer, "default_payment_method")?;
+        }
+        subscription["default_payment_method"] = method.clone();
+    }
+    plan::read_payment_settings(&mut params, &mut subscription["payment_settings"])?;
+    let customer = subscription["customer"].as_str().unwrap_or_default().to_owned();
+    let discounts = discount::take(call, &mut params, &customer)?;
     let proration = Proration::take(&mut params);
     end_trial(call, &mut subscription, &mut params)?;
     let changes = params.hashes("items").unwrap_or_default();
     params.ignore(&["off_session", "payment_behavior"]);
     params.ignore_if_off("automatic_tax", "enabled");
     params.finish()?;
+    if let Some(id) = method.as_ref().and_then(Value::as_str) {
+        payment_method::use_for(call, id, &customer);
+    }
+    if let Some(wanted) = discounts {
+        subscription["discounts"] = discount::make(call, wanted, &customer, ("subscription", id));
+    }
     change_items(call, subscription, changes, proration)
 }
 
@@ -232,7 +249,7 @@ fn new_item(call: &mut Call<'_>, subscription: &Value, items: &[Value], change: 
 }
 
 fn change_item(
-    call: &Call<'_>,
+    call: &mut Call<'_>,
     subscription: &Value,
     item: &mut Value,
     mut change: Params,
@@ -264,7 +281,7 @@ fn change_item(
     Ok(())
 }
 
-fn read_one(call: &Call<'_>, change: Params) -> Result<Line, ApiError> {
+fn read_one(call: &mut Call<'_>, change: Params) -> Result<Line, ApiError> {
     let mut lines = plan::read_lines(call, vec![change], "items")?;
     Ok(lines.swap_remove(0))
 }
