@@ -41,6 +41,7 @@ const MIGRATIONS: &[Migration] = migrations![
     3 "0003_quarantine",
     4 "0004_usage_hour",
     5 "0005_held_and_released",
+    6 "0006_server_and_trace",
 ];
 
 const BOOK: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (version UInt32, name String, checksum String, \

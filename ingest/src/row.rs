@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use schemas::{
-    MeterName, Outcome, Quantity, Record, RefusalReason, TOOL_CALLS, Timestamp, UsageBatch,
+    MeterName, Outcome, Quantity, Record, RefusalReason, TOOL_CALLS, Timestamp, Trace, UsageBatch,
     UsageEvent,
 };
 use uuid::Uuid;
@@ -34,6 +34,9 @@ pub const COLUMNS: &[(&str, &str)] = &[
     ("duration_us", "UInt64"),
     ("bytes_in", "UInt64"),
     ("bytes_out", "UInt64"),
+    ("server", "String"),
+    ("trace_id", "String"),
+    ("span_id", "String"),
 ];
 
 /// Where a row comes from in the stream.
@@ -75,6 +78,8 @@ struct Body<'a> {
     duration_us: u64,
     bytes_in: u64,
     bytes_out: u64,
+    server: &'a str,
+    trace: Option<Trace>,
 }
 
 impl Rows {
@@ -144,6 +149,10 @@ impl Rows {
         out.put_u64_le(body.duration_us);
         out.put_u64_le(body.bytes_in);
         out.put_u64_le(body.bytes_out);
+        put_text(out, body.server);
+        let (trace_id, span_id) = body.trace.map(hex).unwrap_or_default();
+        put_text(out, &trace_id);
+        put_text(out, &span_id);
         self.count += 1;
     }
 }
@@ -207,7 +216,14 @@ fn usage(event: &UsageEvent) -> Body<'_> {
         duration_us: event.duration_us,
         bytes_in: event.bytes_in,
         bytes_out: event.bytes_out,
+        server: event.server.as_deref().unwrap_or_default(),
+        trace: event.trace,
     }
+}
+
+/// The ids of a trace as tools for traces write them.
+fn hex(trace: Trace) -> (String, String) {
+    (format!("{:032x}", trace.trace_id), format!("{:016x}", trace.span_id))
 }
 
 /// The number of an outcome in the table's Enum8; frozen.
@@ -234,6 +250,7 @@ fn refusal_code(reason: RefusalReason) -> i8 {
         RefusalReason::RateLimited => 5,
         RefusalReason::ToolNotAllowed => 6,
         RefusalReason::KeyNotActive => 7,
+        RefusalReason::UpstreamUnavailable => 8,
     }
 }
 

@@ -16,7 +16,10 @@ use std::{
     time::Duration,
 };
 
-use runtime::settings::{Secret, SettingsError, load};
+use runtime::{
+    settings::{Secret, SettingsError, load_beside_others},
+    traces::TraceSettings,
+};
 use schemas::NodeId;
 use serde::Deserialize;
 
@@ -33,7 +36,7 @@ use mcp_node::{
 
 pub use self::{
     flags::Flags,
-    servers::{Behind, Served},
+    servers::{Behind, Prefixed, Served},
 };
 use self::{
     pairs::Pairs,
@@ -46,6 +49,7 @@ const PREFIX: &str = "MCP_";
 /// Variables that keep the names that operators know, without our prefix.
 const TENANT: &str = "TENANT_ID";
 const ORGANIZATION: &str = "ORGANIZATION_ID";
+const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 /// Everything that can be set. Units and ranges stand in README.md, "Settings".
 #[derive(Debug, Deserialize)]
@@ -62,6 +66,7 @@ struct File {
     upstream_url: Option<String>,
     #[serde(default)]
     upstream: Vec<servers::Entry>,
+    aggregate: Switch,
     max_request_size: usize,
     max_answer_size: usize,
     max_connections: usize,
@@ -113,6 +118,8 @@ struct File {
     meter: Vec<how_much::Meter>,
     #[serde(default)]
     weights: BTreeMap<String, u64>,
+    otlp_endpoint: Option<String>,
+    trace_percent: u8,
     log_level: String,
     log_format: Option<String>,
     tenant_id: Option<String>,
@@ -134,11 +141,17 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// The servers; the first is at `/mcp`.
     pub servers: Vec<Served>,
+    /// Those that are one at `/mcp`; empty = none are.
+    pub together: Vec<Prefixed>,
     pub told: Told,
     pub upstream: UpstreamSettings,
     pub connect_patience: Duration,
     pub drain: Duration,
     pub flush: Duration,
+    /// Where spans go; `None` = there are none.
+    pub traces: Option<TraceSettings>,
+    /// Variables that begin as ours do and mean nothing here.
+    pub strangers: Vec<String>,
     pub log_level: &'static str,
     pub log_format: Option<String>,
 }
@@ -154,6 +167,10 @@ pub enum ConfigError {
     TwoUpstreams,
     #[error("`{0}` is no name of a server, or the name of two: 1 to 64 of a-z, 0-9, `-`, `_`")]
     Name(String),
+    #[error("`{0}` is no prefix: at most 64 of A-Z, a-z, 0-9, `-`, `_`, `.`")]
+    Prefix(String),
+    #[error("aggregate, several servers as one: {0}")]
+    Aggregate(&'static str),
     #[error("`{0}` is not an http or https URL")]
     NotAnUrl(String),
     #[error(transparent)]
@@ -174,17 +191,20 @@ impl Config {
     /// # Errors
     /// Names the first that is missing, unknown, of the wrong type or out of its range.
     pub fn read(flags: Flags) -> Result<Self, ConfigError> {
-        let mut file: File =
-            load(include_str!("../mcp-node.default.toml"), flags.config.as_deref(), PREFIX)?;
+        let defaults = include_str!("../mcp-node.default.toml");
+        // Other programs around MCP have variables that begin as ours do.
+        let (mut file, strangers): (File, _) =
+            load_beside_others(defaults, flags.config.as_deref(), PREFIX)?;
         file.take_variables();
         let command = flags.over(&mut file)?;
         file.check_ranges()?;
-        let mut servers = servers::read(&mut file, command)?;
+        let (mut servers, together) = servers::read(&mut file, command)?;
         let bound = || format!("{}:{}", file.server_host, file.server_port);
         let listen = file.listen.take().unwrap_or_else(bound);
         let connection = Duration::from_millis(file.connection_timeout);
         let told = upstream::told(&mut file, &mut servers)?;
         let tls = who::tls(&mut file)?;
+        let traces = operations::traces(&mut file)?;
         let access = who::access(&mut file, is_loopback(&listen), tls.is_some())?;
         Ok(Self {
             listening: ListenSettings {
@@ -193,6 +213,7 @@ impl Config {
             },
             upstream: operations::upstream(&file)?,
             metering: how_much::read(&file)?,
+            strangers,
             node: NodeSettings {
                 spool_dir: file.spool_dir,
                 limits: SpoolLimits { max_bytes: file.spool_max_bytes, ..SpoolLimits::default() },
@@ -210,10 +231,12 @@ impl Config {
             access,
             tls,
             servers,
+            together,
             told,
             connect_patience: connection,
             drain: Duration::from_millis(file.drain_ms),
             flush: Duration::from_millis(file.flush_ms),
+            traces,
             log_level: level(&file.log_level)?,
             log_format: file.log_format,
             nats_url: file.nats_url,
@@ -229,6 +252,7 @@ impl File {
         let said = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         self.tenant_id = said(TENANT).or(self.tenant_id.take());
         self.organization_id = said(ORGANIZATION).or(self.organization_id.take());
+        self.otlp_endpoint = self.otlp_endpoint.take().or(said(OTLP_ENDPOINT));
     }
 
     fn check_ranges(&self) -> Result<(), ConfigError> {
@@ -250,6 +274,7 @@ impl File {
                 "1 s to 30 days",
             ),
             ("heartbeat_ms", (100..=3_600_000).contains(&self.heartbeat_ms), "100 ms to an hour"),
+            ("trace_percent", self.trace_percent <= 100, "0 to 100"),
             ("drain_ms", self.drain_ms <= 3_600_000, "at most an hour"),
             ("flush_ms", self.flush_ms <= 3_600_000, "at most an hour"),
             ("log_format", self.has_known_format(), "text or json"),

@@ -20,6 +20,7 @@ use crate::{
     Node,
     access::Access,
     http::{Door, DoorSettings, Doorway, service},
+    traces::Traces,
     upstream::{HttpUpstream, Server, Stamp, Upstream, UpstreamSettings},
 };
 
@@ -104,10 +105,11 @@ where
         let http = HttpUpstream::local(local, url, settings, stamp);
         let opened = Door {
             meter: self.meter.clone(),
-            upstream: Arc::new(Upstream::new(Server::Http(http), settings)),
+            front: Arc::new(Upstream::new(Server::Http(http), settings)).into(),
             named: HashMap::new(),
             access: Arc::new(Access::default()),
             signer: None,
+            traces: Traces::default(),
             settings: door,
         };
         service(Doorway::open(opened))

@@ -5,6 +5,7 @@
 //! The decisions are in `mcp-node-core`. Absent on purpose: the ledger's side of a lease, and prices.
 
 pub mod access;
+pub mod aggregate;
 pub mod ask;
 pub mod bridge;
 pub mod clock;
@@ -16,6 +17,7 @@ pub mod meter;
 pub mod node;
 pub mod publish;
 pub mod spool;
+pub mod traces;
 pub mod upstream;
 pub mod watch;
 

@@ -14,15 +14,16 @@ use clap::Parser;
 use mcp_node::{
     Node,
     access::Access,
-    http::{Door, Doorway, Tls, listen_over, router},
+    http::{Door, Doorway, Tls, lanes::Lanes, listen_over, router},
     meter::Meter,
+    traces::Traces,
     upstream::{Signer, SignerError, SignerSettings},
 };
 use runtime::{
     health::Health,
     nats,
     serve::{bind, serve},
-    shutdown, telemetry,
+    shutdown, telemetry, traces,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -52,6 +53,9 @@ async fn main() -> ExitCode {
         }
     };
     telemetry::init_at("mcp-node", config.log_level, config.log_format.as_deref());
+    if !config.strangers.is_empty() {
+        tracing::warn!(variables = ?config.strangers, "These variables are no settings of this program");
+    }
     match run(flags, config).await {
         Ok(code) => code,
         Err(error) => {
@@ -66,6 +70,8 @@ async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
     let health = Health::default();
     health.wait_for("node", "starting");
 
+    let traces = config.traces.as_ref().map(|to| traces::Traces::start("mcp-node", to));
+    let traces = traces.transpose()?;
     let door = Doorway::default();
     let closing = CancellationToken::new();
     let mut routes = router(door.clone());
@@ -80,7 +86,10 @@ async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
     let listener = bind(&config.listen).await?;
     let tls = config.tls.clone().map(Tls::try_new).transpose()?.map(Arc::new);
     let hangups = signal(SignalKind::hangup())?;
-    let taking = listen_over(listener, routes, config.listening, tls.clone(), closing.clone());
+    // Held to the very end: connections that had to be cut end with it.
+    let lanes = Arc::new(Lanes::start()?);
+    let (listening, stopped) = (config.listening, closing.clone());
+    let taking = listen_over(listener, routes, listening, tls.clone(), lanes.clone(), stopped);
     let mut serving = tokio::spawn(taking);
 
     let start = start(&config, &closing);
@@ -91,14 +100,15 @@ async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
     let (node, servers) = started;
     let opened = Door {
         meter: node.meter().clone(),
-        upstream: servers.first(),
+        front: servers.front(),
         named: servers.named(),
         access: Arc::new(Access::start(config.access.clone(), &closing)),
         signer: servers.signer(),
+        traces: traces.as_ref().map(|to| Traces::by(to.tracer())).unwrap_or_default(),
         settings: config.door.clone(),
     };
     door.set(opened);
-    let changing = Reload { flags, door, servers, tls };
+    let changing = Reload { flags, door, servers, tls, closing: closing.clone() };
     let changing = tokio::spawn(changing.run(hangups, closing.clone().cancelled_owned()));
     health.ready("node");
     let watching = tokio::spawn(watch_health(node.meter().clone(), health.clone()));
@@ -122,6 +132,9 @@ async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
         tracing::warn!("Connections were cut that had not ended");
     }
     node.stop(LAST_ANSWERS, config.flush).await;
+    if let Some(traces) = traces {
+        traces.stop().await;
+    }
     tracing::info!("Stopped");
     Ok(code)
 }

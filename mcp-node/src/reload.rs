@@ -1,15 +1,14 @@
 //! Settings that are read again while the node runs: at SIGHUP, or not at all if they cannot be used.
 //!
-//! New requests meet the new door; those that run keep the one before to their end. What needs another socket, spool,
-//! log or meter (where to listen, NATS, the spool, quotas' bounds, the issuer, the log level) waits for a restart.
+//! New requests meet the new door; those that run keep the one before to their end. What needs another socket, spool or
+//! connection (where to listen, NATS, the spool, spans, our own tokens) waits for a restart.
 
 use std::{error::Error, sync::Arc};
 
-use mcp_node::{
-    access::Access,
-    http::{Door, DoorSettings, Doorway, Tls},
-};
+use mcp_node::http::{Door, DoorSettings, Doorway, Tls};
+use runtime::telemetry;
 use tokio::signal::unix::Signal;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, ConfigError, Flags},
@@ -22,6 +21,8 @@ pub struct Reload {
     pub door: Doorway,
     pub servers: Servers,
     pub tls: Option<Arc<Tls>>,
+    /// Cancelled when the node stops.
+    pub closing: CancellationToken,
 }
 
 impl Reload {
@@ -64,16 +65,17 @@ impl Reload {
     /// Puts a new door in the place of the one that there is, and returns the servers behind that.
     fn read_settings(&mut self) -> Result<Servers, ConfigError> {
         let config = Config::read(self.flags.clone())?;
+        telemetry::set_level(config.log_level);
         let servers = self.servers.changed(&config);
         if let Some(before) = self.door.get() {
-            let issuer = before.access.issuer.clone();
-            let (needs, resource) = (config.access.needs, before.access.resource.clone());
-            let access = Arc::new(Access { needs, issuer, resource });
+            let access = Arc::new(before.access.changed(config.access, &self.closing));
             let (meter, signer) = (before.meter.clone(), servers.signer());
-            let (upstream, named) = (servers.first(), servers.named());
+            meter.change(config.metering);
+            let traces = before.traces.clone();
+            let (front, named) = (servers.front(), servers.named());
             // Where the node listens has not changed, whatever the file says now.
             let settings = DoorSettings { loopback: before.settings.loopback, ..config.door };
-            self.door.set(Door { meter, upstream, named, access, signer, settings });
+            self.door.set(Door { meter, front, named, access, signer, traces, settings });
         }
         Ok(std::mem::replace(&mut self.servers, servers))
     }

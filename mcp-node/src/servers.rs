@@ -10,11 +10,13 @@ use std::{
 };
 
 use axum::http::{HeaderName, HeaderValue};
-use mcp_node::upstream::{
-    HttpUpstream, Server, Signer, Stamp, StdioUpstream, Upstream, UpstreamSettings,
+use mcp_node::{
+    aggregate::{Aggregate, Member},
+    http::Front,
+    upstream::{HttpUpstream, Server, Signer, Stamp, StdioUpstream, Upstream, UpstreamSettings},
 };
 
-use crate::config::{Behind, Config, Served};
+use crate::config::{Behind, Config, Prefixed, Served};
 
 /// How long after its last call can have ended a server is stopped.
 const AFTERWARDS: Duration = Duration::from_secs(1);
@@ -33,6 +35,8 @@ struct Spec {
 #[derive(Clone)]
 pub struct Servers {
     running: Vec<(Spec, Arc<Upstream>)>,
+    /// All of them as one, if that is what is at `/mcp`.
+    together: Option<Arc<Aggregate>>,
     signer: Option<(HeaderName, Arc<Signer>)>,
     /// Servers of settings before, on which calls may still run.
     retiring: Vec<Weak<Upstream>>,
@@ -41,7 +45,7 @@ pub struct Servers {
 impl Servers {
     /// Begins all.
     pub fn start(config: &Config, signer: Option<(HeaderName, Arc<Signer>)>) -> Self {
-        Self { running: vec![], signer, retiring: vec![] }.changed(config)
+        Self { running: vec![], together: None, signer, retiring: vec![] }.changed(config)
     }
 
     /// The servers as the settings are now; those that did not change are the same.
@@ -59,11 +63,31 @@ impl Servers {
             let upstream = kept.map_or_else(|| self.begin(&spec), |(_, upstream)| upstream.clone());
             (spec, upstream)
         });
-        let mut now =
-            Self { running: running.collect(), signer: self.signer.clone(), retiring: vec![] };
+        let running: Vec<(Spec, Arc<Upstream>)> = running.collect();
+        let together = self.together(config, &running);
+        let mut now = Self { running, together, signer: self.signer.clone(), retiring: vec![] };
         let before = self.retiring.iter().filter(|weak| weak.strong_count() > 0).cloned();
         now.retiring = before.chain(now.gone(self).map(|(_, gone)| Arc::downgrade(gone))).collect();
         now
+    }
+
+    fn together(
+        &self,
+        config: &Config,
+        running: &[(Spec, Arc<Upstream>)],
+    ) -> Option<Arc<Aggregate>> {
+        let members = config.together.iter().filter_map(|Prefixed { name, prefix }| {
+            let named = |(spec, _): &&(Spec, _)| spec.served.name.as_ref() == Some(name);
+            let (_, upstream) = running.iter().find(named)?;
+            let (name, prefix) = (name.as_str().into(), prefix.clone());
+            Some(Member { name, prefix, upstream: upstream.clone() })
+        });
+        let members: Vec<Member> = members.collect();
+        match &self.together {
+            _ if members.is_empty() => None,
+            Some(before) => Some(before.changed(members, config.upstream)),
+            None => Some(Aggregate::new(members, config.upstream)),
+        }
     }
 
     fn begin(&self, spec: &Spec) -> Arc<Upstream> {
@@ -83,13 +107,16 @@ impl Servers {
                 Server::Stdio(StdioUpstream::new(command.clone(), settings))
             }
         };
-        Arc::new(Upstream::new(server, settings))
+        Arc::new(Upstream::new(server, settings).named(spec.served.name.as_deref()))
     }
 
-    /// The server at `/mcp`.
-    pub fn first(&self) -> Arc<Upstream> {
+    /// What is at `/mcp`: the first server, or all as one.
+    pub fn front(&self) -> Front {
+        if let Some(all) = &self.together {
+            return Front::All(all.clone());
+        }
         let (_, upstream) = self.running.first().expect("settings without a server are refused");
-        upstream.clone()
+        upstream.clone().into()
     }
 
     /// The servers at `/mcp/{name}`.
@@ -116,6 +143,9 @@ impl Servers {
 
     /// Ends the streams that would never end by themselves.
     pub fn end_streams(&self) {
+        if let Some(all) = &self.together {
+            all.end_streams();
+        }
         self.all().iter().for_each(|upstream| upstream.end_streams());
     }
 

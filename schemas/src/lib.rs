@@ -17,6 +17,7 @@ pub mod shard;
 pub mod subject;
 mod text;
 pub mod time;
+pub mod trace;
 
 pub use fact::control::{
     Access, BillingMode, ControlFact, Decision, QuotaKind, QuotaRule, Resolution, Scope,
@@ -36,3 +37,4 @@ pub use quantity::{AmountError, Quantity};
 pub use secret::KeyDigest;
 pub use shard::Shard;
 pub use time::{Hour, Timestamp};
+pub use trace::Trace;

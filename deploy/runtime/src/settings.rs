@@ -4,6 +4,7 @@ use std::{fmt, path::Path};
 
 use figment::{
     Figment,
+    error::Kind,
     providers::{Env, Format, Toml},
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -29,6 +30,42 @@ pub fn load<T: DeserializeOwned>(
         layers = layers.merge(Toml::file_exact(file));
     }
     layers.merge(Env::prefixed(prefix)).extract().map_err(|error| SettingsError(Box::new(error)))
+}
+
+/// As [`load`], for a prefix that other programs' variables begin with too: those that mean nothing here are passed over,
+/// and named in what is returned, so that a typing error shows. In the file they are refused.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_beside_others<T: DeserializeOwned>(
+    defaults: &str,
+    file: Option<&Path>,
+    prefix: &str,
+) -> Result<(T, Vec<String>), SettingsError> {
+    let mut layers = Figment::from(Toml::string(defaults));
+    if let Some(file) = file {
+        layers = layers.merge(Toml::file_exact(file));
+    }
+    let mut others: Vec<String> = vec![];
+    loop {
+        let ours =
+            Env::prefixed(prefix).ignore(&others.iter().map(String::as_str).collect::<Vec<_>>());
+        let error = match layers.clone().merge(ours).extract() {
+            Ok(settings) => {
+                let names = others.iter().map(|name| format!("{prefix}{}", name.to_uppercase()));
+                return Ok((settings, names.collect()));
+            }
+            Err(error) => error,
+        };
+        let from_env =
+            error.metadata.as_ref().is_some_and(|from| from.name.contains("environment variable"));
+        match &error.kind {
+            Kind::UnknownField(name, _) if from_env && !others.contains(name) => {
+                others.push(name.clone());
+            }
+            _ => return Err(SettingsError(Box::new(error))),
+        }
+    }
 }
 
 /// A text that must not be seen: it shows as `<hidden>` and is read by [`Secret::expose`] alone.

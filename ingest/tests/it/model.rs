@@ -150,6 +150,8 @@ fn record(random: &mut Random) -> Record {
                 duration_us: random.below(900_000),
                 bytes_in: 100,
                 bytes_out: 200,
+                server: None,
+                trace: None,
             })
         }
     }

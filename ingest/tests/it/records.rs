@@ -39,6 +39,8 @@ fn event(hour: i64, tool: &str) -> UsageEvent {
         duration_us: 123_456,
         bytes_in: 10,
         bytes_out: 20,
+        server: None,
+        trace: None,
     }
 }
 
@@ -56,7 +58,7 @@ async fn every_kind_of_record_is_one_row_with_all_it_said() {
         project,
         key,
         tool: "search".into(),
-        reason: RefusalReason::ToolNotAllowed,
+        reason: RefusalReason::UpstreamUnavailable,
         calls: Quantity(5),
     };
     let spent = BTreeMap::from([(MeterName::tool_calls(), Quantity(9))]);
@@ -65,6 +67,8 @@ async fn every_kind_of_record_is_one_row_with_all_it_said() {
         quantities: BTreeMap::new(),
         lease: None,
         outcome: Outcome::Timeout,
+        server: Some("time".into()),
+        trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap()),
         ..event(*HOUR, "x")
     };
     let records =
@@ -76,22 +80,22 @@ async fn every_kind_of_record_is_one_row_with_all_it_said() {
 
     let rows = "SELECT stream_seq, seq, node, epoch, shard, record, toUnixTimestamp64Milli(at), \
                 tenant_id = toUUID('00000000-0000-0000-0000-000000000001'), toString(key_id), toString(lease_id), \
-                method, tool, outcome, refusal, calls, tool_calls, quantities, duration_us, bytes_in, bytes_out \
-                FROM meter.usage_events WHERE record IN ('usage', 'refused') ORDER BY seq";
+                method, tool, outcome, refusal, calls, tool_calls, quantities, duration_us, bytes_in, bytes_out, \
+                server, trace_id, span_id FROM meter.usage_events WHERE record IN ('usage', 'refused') ORDER BY seq";
     let (at, id) = (*HOUR * 3_600_000 + 1_000, |n: u8| format!("00000000-0000-0000-0000-{n:012}"));
     let wanted = [
         format!(
-            "{seq}\t1\tn1\t7\t3\tusage\t{at}\t1\t{}\t{}\ttools/call\tzürich \\t tool\tsuccess\tnone\t1\t1\t{{'tokens':512}}\t123456\t10\t20",
+            "{seq}\t1\tn1\t7\t3\tusage\t{at}\t1\t{}\t{}\ttools/call\tzürich \\t tool\tsuccess\tnone\t1\t1\t{{'tokens':512}}\t123456\t10\t20\t\t\t",
             id(3),
             id(4)
         ),
         format!(
-            "{seq}\t2\tn1\t7\t3\trefused\t{at}\t1\t{}\t{}\t\tsearch\tnone\ttool_not_allowed\t5\t0\t{{}}\t0\t0\t0",
+            "{seq}\t2\tn1\t7\t3\trefused\t{at}\t1\t{}\t{}\t\tsearch\tnone\tupstream_unavailable\t5\t0\t{{}}\t0\t0\t0\t\t\t",
             id(3),
             id(0)
         ),
         format!(
-            "{seq}\t4\tn1\t7\t3\tusage\t{at}\t1\t{}\t{}\ttools/call\tx\ttimeout\tnone\t1\t0\t{{}}\t123456\t10\t20",
+            "{seq}\t4\tn1\t7\t3\tusage\t{at}\t1\t{}\t{}\ttools/call\tx\ttimeout\tnone\t1\t0\t{{}}\t123456\t10\t20\ttime\t0af7651916cd43dd8448eb211c80319c\tb7ad6b7169203331",
             id(3),
             id(0)
         ),

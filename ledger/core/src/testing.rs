@@ -199,6 +199,8 @@ impl World {
             duration_us: 1,
             bytes_in: 1,
             bytes_out: 1,
+            server: None,
+            trace: None,
         }
     }
 

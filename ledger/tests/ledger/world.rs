@@ -340,6 +340,8 @@ impl TestNode {
             duration_us: 5,
             bytes_in: 5,
             bytes_out: 5,
+            server: None,
+            trace: None,
         })
     }
 

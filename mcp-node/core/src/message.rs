@@ -44,6 +44,8 @@ pub struct Meta<'a> {
     pub version: Option<Cow<'a, str>>,
     /// What the client can do, as it was written; always an object.
     pub capabilities: Option<&'a str>,
+    /// Where the request lies in a trace, as its client says.
+    pub traceparent: Option<Cow<'a, str>>,
     twice: bool,
 }
 
@@ -399,16 +401,20 @@ fn read_params<'de, A: MapAccess<'de>>(mut map: A) -> Result<Params<'de>, A::Err
 
 fn read_meta<'de, A: MapAccess<'de>>(mut map: A) -> Result<Meta<'de>, A::Error> {
     let (mut version, mut capabilities) = (None::<&RawValue>, None::<&RawValue>);
+    let mut traceparent = None::<&RawValue>;
     let mut meta = Meta::default();
     while let Some(Key(key)) = map.next_key()? {
         match &*key {
             META_VERSION => once(&mut version, &mut meta.twice, &mut map)?,
             META_CAPABILITIES => once(&mut capabilities, &mut meta.twice, &mut map)?,
+            // It decides nothing: of several the last is as good as any.
+            "traceparent" => traceparent = Some(map.next_value()?),
             _ => {
                 map.next_value::<IgnoredAny>()?;
             }
         }
     }
+    meta.traceparent = traceparent.and_then(|raw| text(raw.get()));
     meta.version = version.and_then(|raw| text(raw.get()));
     meta.capabilities = capabilities.map(RawValue::get).filter(|raw| raw.starts_with('{'));
     Ok(meta)

@@ -73,7 +73,7 @@ pub enum MeteringError {
 }
 
 /// What all tools count for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metering {
     meters: Vec<ExtraMeter>,
     /// The pattern that says most comes first.

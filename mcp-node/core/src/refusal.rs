@@ -394,6 +394,9 @@ impl Refusal {
             Self::ToolNotAllowed | Self::InsufficientScope(_) => {
                 Some(RefusalReason::ToolNotAllowed)
             }
+            Self::UpstreamUnavailable { .. } | Self::UpstreamRestarting { .. } => {
+                Some(RefusalReason::UpstreamUnavailable)
+            }
             Self::KeyExpired | Self::KeyPending(_) | Self::KeySuspended(_) | Self::KeyNotActive => {
                 Some(RefusalReason::KeyNotActive)
             }

@@ -77,8 +77,23 @@ impl Access {
     #[must_use]
     pub fn start(settings: AccessSettings, stop: &CancellationToken) -> Self {
         let AccessSettings { needs, issuer, resource } = settings;
-        let issuer = issuer.map(|issuer| Issuer::start(issuer, stop.clone()));
+        let issuer = issuer.map(|issuer| Issuer::start(issuer, stop));
         Self { needs, issuer, resource }
+    }
+
+    /// As the settings are now, until `stop`. An issuer that is still the same keeps its keys; another one is left alone
+    /// from now on, and serves only the requests that began under it.
+    #[must_use]
+    pub fn changed(&self, settings: AccessSettings, stop: &CancellationToken) -> Self {
+        let kept =
+            |known: &&Arc<Issuer>| settings.issuer.as_ref().is_some_and(|now| known.is_of(now));
+        match self.issuer.as_ref().filter(kept).cloned() {
+            None => {
+                self.issuer.iter().for_each(|issuer| issuer.stop());
+                Self::start(settings, stop)
+            }
+            issuer => Self { needs: settings.needs, issuer, resource: settings.resource },
+        }
     }
 
     /// Whether a request may call a tool.
@@ -100,5 +115,36 @@ impl Access {
         let state = grant.caller.state();
         let by_scope = !self.needs.is_empty() && grant.held(&state).is_bounded();
         (state.tools.is_some() || by_scope).then(|| Shown::new(self.clone(), grant.clone(), modern))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mcp_node_core::token::Expected;
+
+    use super::*;
+
+    fn settings(issuer: &str) -> AccessSettings {
+        let expected = Expected {
+            issuer: issuer.to_owned(),
+            audience: "here".to_owned(),
+            key_claim: "tollbook_key".to_owned(),
+        };
+        let source = issuer::Source::File("/nowhere/jwks.json".into());
+        let issuer = IssuerSettings { expected, source, apart: std::time::Duration::from_secs(30) };
+        AccessSettings { issuer: Some(issuer), ..AccessSettings::default() }
+    }
+
+    #[tokio::test]
+    async fn an_issuer_that_is_the_same_stays_with_its_keys_and_another_is_begun_anew() {
+        let closing = CancellationToken::new();
+        let before = Access::start(settings("one"), &closing);
+        let kept = before.changed(settings("one"), &closing);
+        let issuer = |access: &Access| access.issuer.clone().unwrap();
+        assert!(Arc::ptr_eq(&issuer(&before), &issuer(&kept)) && !issuer(&kept).is_stopped());
+        let other = kept.changed(settings("two"), &closing);
+        assert!(issuer(&kept).is_stopped() && !issuer(&other).is_stopped());
+        let none = other.changed(AccessSettings::default(), &closing);
+        assert!(none.issuer.is_none() && issuer(&other).is_stopped());
     }
 }

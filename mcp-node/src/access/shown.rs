@@ -5,23 +5,25 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use axum::{
-    body::{Body, BodyDataStream},
-    http::{StatusCode, header::CONTENT_TYPE},
-    response::Response,
-};
+use axum::{body::Body, http::StatusCode, response::Response};
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::stream;
 use http_body_util::{BodyExt, Limited};
 use mcp_node_core::{
     Refusal, gate,
     message::{Answer, Message, read},
-    sse::{self, Splitter},
+    sse,
     tool_list::{Unreadable, filtered},
 };
 
 use super::{Access, Grant};
-use crate::{clock, http::answer};
+use crate::{
+    clock,
+    http::{
+        answer,
+        frames::{self, Frames, is_events},
+    },
+};
 
 /// What one request is shown.
 pub struct Shown {
@@ -39,15 +41,11 @@ impl Shown {
     /// The answer to a `tools/list` with this id, or a session's own stream (`None`), which may hold one. `most` = the
     /// largest answer, or event of a stream. Unit: bytes.
     pub async fn of(self, response: Response, id: Option<String>, most: usize) -> Response {
-        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-        let events = kind.is_some_and(|kind| {
-            kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream")
-        });
+        let events = is_events(response.headers());
         let (head, body) = response.into_parts();
         if events {
-            let splitter = Splitter::new(most);
-            let frames = Frames { shown: self, id, from: Some(body.into_data_stream()), splitter };
-            return Response::from_parts(head, frames.into_body());
+            let outgoing = Outgoing { shown: self, id, frames: Frames::of(body, most) };
+            return Response::from_parts(head, outgoing.into_body());
         }
         match self.whole(body, head.status, most).await {
             Ok(body) => Response::from_parts(head, body.into()),
@@ -93,41 +91,27 @@ impl Shown {
 }
 
 /// A stream on its way.
-struct Frames {
+struct Outgoing {
     shown: Shown,
     id: Option<String>,
-    /// `None` = nothing more will come.
-    from: Option<BodyDataStream>,
-    splitter: Splitter,
+    frames: Frames,
 }
 
-impl Frames {
+impl Outgoing {
     fn into_body(self) -> Body {
-        let frames = stream::unfold(self, |mut frames| async {
-            let frame = frames.next().await?;
-            Some((Ok::<_, std::convert::Infallible>(frame), frames))
-        });
-        Body::from_stream(frames)
+        frames::body(stream::unfold(self, |mut outgoing| async {
+            let frame = outgoing.next().await?;
+            Some((frame, outgoing))
+        }))
     }
 
     async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            match self.splitter.next_frame() {
-                Ok(Some(frame)) => return Some(self.frame(frame)),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "A stream of the upstream is cut");
-                    return self.cut();
-                }
+        match self.frames.next().await? {
+            Ok(frame) => Some(self.frame(frame)),
+            Err(error) => {
+                tracing::warn!(%error, "A stream of the upstream is cut");
+                self.cut()
             }
-            let from = self.from.as_mut()?;
-            if let Some(Ok(chunk)) = from.next().await {
-                self.splitter.push(&chunk);
-                continue;
-            }
-            self.from = None;
-            let rest = std::mem::replace(&mut self.splitter, Splitter::new(0)).rest();
-            return (!rest.is_empty()).then(|| self.frame(rest));
         }
     }
 
@@ -145,8 +129,7 @@ impl Frames {
 
     /// Ends the stream; who waits for an answer on it is told.
     fn cut(&mut self) -> Option<Bytes> {
-        self.from = None;
-        self.splitter = Splitter::new(0);
+        self.frames.end();
         let id = self.id.as_deref()?;
         let error = answer::error(&Refusal::UpstreamInvalid, Some(id), clock::wall());
         Some(answer::event(&error).into())

@@ -16,6 +16,7 @@ use super::{Era, messages};
 use crate::{
     access::Grant,
     http::{FIRST_MODERN, RequestId},
+    traces::Traced,
     upstream::{Piece, Server, http::HttpLink, stdio},
 };
 
@@ -67,6 +68,14 @@ impl Link {
     pub fn speaking_for(&self, grant: &Grant) -> Self {
         match self {
             Self::Http(link) => Self::Http(link.speaking_for(grant)),
+            Self::Stdio(session) => Self::Stdio(session.clone()),
+        }
+    }
+
+    /// The same way, used for one request of a client. A child hears of its trace in the message alone.
+    pub fn within(&self, traced: &Traced) -> Self {
+        match self {
+            Self::Http(link) => Self::Http(link.within(traced)),
             Self::Stdio(session) => Self::Stdio(session.clone()),
         }
     }
@@ -173,14 +182,23 @@ impl Opened {
 impl Link {
     /// The answer to `server/discover`, if it is one of the new era.
     async fn discovered(&self, capabilities: &str) -> Result<Option<Bytes>, Refusal> {
-        let ask = messages::discover(capabilities).into();
-        match self.answer(ask, &messages::first(), Some(("server/discover", None)), PROBE).await {
-            Ok((answer, false)) if messages::speaks_new(&answer) => Ok(Some(answer)),
-            Ok(_)
-            | Err(Refusal::UpstreamTimeout | Refusal::UpstreamInvalid | Refusal::SessionNotFound) => {
-                Ok(None)
-            }
-            Err(refusal) => Err(refusal),
+        let mut again = true;
+        loop {
+            let ask = messages::discover(capabilities).into();
+            let new = Some(("server/discover", None));
+            return match self.answer(ask, &messages::first(), new, PROBE).await {
+                Ok((answer, false)) if messages::speaks_new(&answer) => Ok(Some(answer)),
+                // It refuses the revision and names it: it speaks it, so it is worth a second try.
+                Ok((answer, true)) if again && messages::wants_new(&answer) => {
+                    again = false;
+                    continue;
+                }
+                Ok(_)
+                | Err(
+                    Refusal::UpstreamTimeout | Refusal::UpstreamInvalid | Refusal::SessionNotFound,
+                ) => Ok(None),
+                Err(refusal) => Err(refusal),
+            };
         }
     }
 

@@ -16,11 +16,14 @@ use crate::http::{FIRST_MODERN, RequestId, answer::VERSIONS};
 pub const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 const META_CLIENT: &str = "io.modelcontextprotocol/clientInfo";
 pub const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
+pub const META_SERVER: &str = "io.modelcontextprotocol/serverInfo";
 const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 /// The newest revision with sessions.
 pub const LAST_OLD: &str = "2025-11-25";
 /// What the old era says of a resource that is not there; the new one says `-32602`.
 const OLD_NOT_FOUND: i64 = -32002;
+/// What only a server of the new era says.
+const UNSUPPORTED_VERSION: i64 = -32022;
 
 /// Members of any object, as they were written.
 pub type Members<'a> = BTreeMap<String, &'a RawValue>;
@@ -76,7 +79,8 @@ pub fn second() -> RequestId {
     wire_id(u64::MAX)
 }
 
-fn implementation() -> serde_json::Value {
+/// What the node says of itself.
+pub fn implementation() -> serde_json::Value {
     json!({ "name": "mcp-node", "version": env!("CARGO_PKG_VERSION") })
 }
 
@@ -116,6 +120,24 @@ pub fn speaks_new(hello: &[u8]) -> bool {
     versions.is_some_and(|versions| versions.iter().any(|version| version == FIRST_MODERN))
 }
 
+/// Whether an error says that a request of the new era is the one to send.
+pub fn wants_new(error: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Fault {
+        code: i64,
+        data: Versions,
+    }
+    #[derive(Deserialize)]
+    struct Versions {
+        supported: Vec<String>,
+    }
+    let fault = serde_json::from_slice::<Envelope<'_>>(error).ok().and_then(|said| said.error);
+    fault.and_then(|raw| serde_json::from_str::<Fault>(raw.get()).ok()).is_some_and(|fault| {
+        fault.code == UNSUPPORTED_VERSION
+            && fault.data.supported.iter().any(|version| version == FIRST_MODERN)
+    })
+}
+
 /// An answer of ours.
 pub fn answer(id: &str, result: &str) -> Bytes {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).into()
@@ -138,7 +160,7 @@ pub fn discovered(id: &str, hello: &[u8]) -> Option<Bytes> {
         result["instructions"] = json!(instructions);
     }
     if let Some(server) = raw("serverInfo") {
-        result["_meta"] = json!({ "io.modelcontextprotocol/serverInfo": server });
+        result["_meta"] = json!({ META_SERVER: server });
     }
     Some(answer(id, &result.to_string()))
 }
@@ -148,8 +170,8 @@ pub fn initialized(id: &str, hello: &[u8], version: &str) -> Option<Bytes> {
     let said = result(hello)?;
     let known = |known: &&&str| **known == version && **known != FIRST_MODERN;
     let version = VERSIONS.iter().find(known).unwrap_or(&LAST_OLD);
-    let server = object(&said, "_meta")
-        .and_then(|meta| meta.get("io.modelcontextprotocol/serverInfo").map(|raw| json!(raw)));
+    let server =
+        object(&said, "_meta").and_then(|meta| meta.get(META_SERVER).map(|raw| json!(raw)));
     let mut capabilities = object(&said, "capabilities").unwrap_or_default();
     capabilities.remove("extensions");
     let mut result = json!({
@@ -261,6 +283,18 @@ mod tests {
         assert_eq!(back["result"]["serverInfo"], json!({ "name": "s", "version": "1" }));
         let other = value(initialized("1", found.to_string().as_bytes(), "2026-07-28"));
         assert_eq!(other["result"]["protocolVersion"], LAST_OLD);
+    }
+
+    #[test]
+    fn a_server_that_refuses_the_revision_and_names_it_speaks_it() {
+        let error = |code: i64, supported: &str| {
+            let data = format!(r#"{{"supported":{supported},"requested":"x"}}"#);
+            let error = format!(r#"{{"id":1,"error":{{"code":{code},"data":{data}}}}}"#);
+            wants_new(error.as_bytes())
+        };
+        assert!(error(-32022, r#"["2025-11-25","2026-07-28"]"#));
+        assert!(!error(-32022, r#"["2025-11-25"]"#) && !error(-32601, r#"["2026-07-28"]"#));
+        assert!(!wants_new(br#"{"id":1,"error":{"code":-32022}}"#) && !wants_new(b"{}"));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 mod era;
 mod link;
-mod messages;
+pub(crate) mod messages;
 mod parked;
 mod pool;
 mod running;
@@ -16,6 +16,7 @@ mod subscriptions;
 mod to_new;
 mod to_old;
 
+pub(crate) use self::link::wire_id;
 pub use self::{
     era::{Era, Eras},
     to_new::ToNew,

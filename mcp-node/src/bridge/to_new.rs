@@ -147,7 +147,7 @@ impl ToNew {
         let told = permit.as_ref().map(Told::of).unwrap_or_default();
         let (client, response) = Client::new(told);
         let rounds = Rounds {
-            link: session.link.speaking_for(&post.inbound.grant()),
+            link: session.link.speaking_for(&post.inbound.grant()).within(&post.traced),
             session,
             body: post.body.clone(),
             id,

@@ -218,7 +218,8 @@ impl ToOld {
         });
         let body = body.ok_or(TWICE)?;
         let new = (era == Era::New).then_some((method.as_str(), target.as_deref()));
-        let mut pieces = conversation.link().ask(&wire, body.into(), new, deadline).await?;
+        let link = conversation.link().within(&post.traced);
+        let mut pieces = link.ask(&wire, body.into(), new, deadline).await?;
         // The first piece says whether the session is there.
         let first = tokio::time::timeout_at(deadline, pieces.recv()).await;
         match first.map_err(|_| Refusal::UpstreamTimeout)? {

@@ -126,6 +126,9 @@ pub struct Flags {
     /// Headers that the server gets with every request: `name=value`, `name=env:NAME` or `name=file:/path`.
     #[arg(long, value_name = "NAME=VALUE,...")]
     upstream_headers: Option<Pairs>,
+    /// Whether all [[upstream]] of the file are one server at /mcp.
+    #[arg(long, value_name = "ON|OFF", num_args = 0..=1, default_missing_value = "on")]
+    aggregate: Option<Switch>,
     /// Whether the server is told tenant, project, organization and key.
     #[arg(long, value_name = "ON|OFF", num_args = 0..=1, default_missing_value = "on")]
     forward_identity: Option<Switch>,
@@ -189,6 +192,12 @@ pub struct Flags {
     /// What a call of a tool weighs in tool_calls; `*` stands for any characters.
     #[arg(long, value_name = "TOOL=UNITS")]
     weight: Vec<String>,
+    /// The URL of a collector that takes spans (OTLP over HTTP); without one there are none.
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
+    /// How many of a hundred traces that begin here are recorded.
+    #[arg(long, value_name = "PERCENT")]
+    trace_percent: Option<u8>,
     /// error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -232,13 +241,13 @@ impl Flags {
         over!(
             server_host server_port spool_dir spool_max_bytes max_request_size max_answer_size max_connections
             max_sessions connection_timeout request_timeout session_idle_ms drain_ms flush_ms allowed_origins
-            allowed_hosts tool_scopes jwt_key_claim upstream_headers forward_identity internal_jwt
+            allowed_hosts aggregate tool_scopes jwt_key_claim upstream_headers forward_identity internal_jwt
             internal_jwt_header quota_meta refuse_as tenant_per_minute tenant_burst tenant_concurrent
             connection_per_minute connection_burst connection_concurrent backoff_after backoff_window_ms
             backoff_steps backoff_most_ms block_ms child_max_bytes heartbeat_ms breaker_failures breaker_percent
-            breaker_window_ms breaker_open_ms breaker_most_open_ms log_level;
+            breaker_window_ms breaker_open_ms breaker_most_open_ms trace_percent log_level;
             tls_cert tls_key tls_client_ca jwt_issuer jwt_audience jwt_jwks public_url internal_jwt_key_file internal_jwt_issuer
-            internal_jwt_audience listen ops_listen node_id log_format tenant_id organization_id
+            internal_jwt_audience listen ops_listen node_id otlp_endpoint log_format tenant_id organization_id
         );
         if let Some(url) = self.nats_url {
             file.nats_url = Secret::new(url);

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use axum::http::Uri;
 use mcp_node::upstream::UpstreamSettings;
 use mcp_node_core::breaker::BreakerSettings;
+
+use runtime::traces::TraceSettings;
 
 use super::{ConfigError, File};
 
@@ -48,4 +51,18 @@ pub(super) fn upstream(file: &File) -> Result<UpstreamSettings, ConfigError> {
         breaker,
         max_child_bytes: (child > 0).then_some(child),
     })
+}
+
+/// Where spans go, and how many.
+///
+/// # Errors
+/// That is no URL.
+pub(super) fn traces(file: &mut File) -> Result<Option<TraceSettings>, ConfigError> {
+    let Some(endpoint) = file.otlp_endpoint.take() else { return Ok(None) };
+    let is_url =
+        endpoint.parse::<Uri>().is_ok_and(|url| url.scheme().is_some() && url.host().is_some());
+    if !is_url {
+        return Err(ConfigError::NotAnUrl(endpoint));
+    }
+    Ok(Some(TraceSettings { endpoint, percent: file.trace_percent }))
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use axum::http::{HeaderMap, Uri};
 use mcp_node::upstream::stdio::ServerCommand;
+use mcp_node_core::aggregate::names::is_prefix;
 use serde::Deserialize;
 
 use super::{
@@ -28,11 +29,20 @@ pub struct Served {
     pub headers: HeaderMap,
 }
 
+/// One of the servers that are one at `/mcp`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prefixed {
+    pub name: String,
+    /// What stands before the names of its tools and prompts.
+    pub prefix: String,
+}
+
 /// One `[[upstream]]` of the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Entry {
     name: String,
+    prefix: Option<String>,
     url: Option<String>,
     #[serde(default)]
     command: Vec<String>,
@@ -40,11 +50,14 @@ pub(super) struct Entry {
     headers: Pairs,
 }
 
-/// The servers; the first is at `/mcp`. `command` = what stands behind `--`.
+/// The servers; the first is at `/mcp`, or all those that stand second. `command` = what stands behind `--`.
 ///
 /// # Errors
-/// There is none, one is named by two things or by none, or two have one name.
-pub(super) fn read(file: &mut File, command: Vec<String>) -> Result<Vec<Served>, ConfigError> {
+/// There is none, one is named by two things or by none, or two have one name; or they cannot be one.
+pub(super) fn read(
+    file: &mut File,
+    command: Vec<String>,
+) -> Result<(Vec<Served>, Vec<Prefixed>), ConfigError> {
     let entries = std::mem::take(&mut file.upstream);
     let hidden = hidden(&entries, &file.upstream_headers);
     let mut servers = vec![];
@@ -53,8 +66,9 @@ pub(super) fn read(file: &mut File, command: Vec<String>) -> Result<Vec<Served>,
         Err(ConfigError::NoUpstream) if !entries.is_empty() => {}
         Err(error) => return Err(error),
     }
-    let mut names = HashSet::new();
-    for Entry { name, url, command, headers: said } in entries {
+    let (mut names, mut together) = (HashSet::new(), vec![]);
+    for Entry { name, prefix, url, command, headers: said } in entries {
+        together.push(prefixed(&name, prefix, file.aggregate.0)?);
         if !is_name(&name) || !names.insert(name.clone()) {
             return Err(ConfigError::Name(name));
         }
@@ -68,7 +82,30 @@ pub(super) fn read(file: &mut File, command: Vec<String>) -> Result<Vec<Served>,
         }
         servers.push(Served { name: Some(name), behind, headers });
     }
-    Ok(servers)
+    if !file.aggregate.0 {
+        return Ok((servers, vec![]));
+    }
+    match servers.first() {
+        Some(Served { name: None, .. }) => {
+            Err(ConfigError::Aggregate("each must be an [[upstream]]"))
+        }
+        _ if together.len() < 2 => Err(ConfigError::Aggregate("at least two [[upstream]]")),
+        _ if !file.upstream_headers.0.is_empty() => Err(ConfigError::Aggregate(
+            "say `upstream_headers` as the `headers` of each [[upstream]]",
+        )),
+        _ => Ok((servers, together)),
+    }
+}
+
+fn prefixed(name: &str, prefix: Option<String>, aggregate: bool) -> Result<Prefixed, ConfigError> {
+    if prefix.is_some() && !aggregate {
+        return Err(ConfigError::Aggregate("only then has an [[upstream]] a `prefix`"));
+    }
+    let prefix = prefix.unwrap_or_else(|| format!("{name}_"));
+    if !is_prefix(&prefix) && is_name(name) {
+        return Err(ConfigError::Prefix(prefix));
+    }
+    Ok(Prefixed { name: name.to_owned(), prefix })
 }
 
 /// Variables that no child may see: where our log is, and the credentials for other servers.

@@ -97,6 +97,15 @@ fn present(headers: &HeaderMap, name: &HeaderName) -> Result<(), Refusal> {
     Err(Refusal::HeaderMismatch("The header Mcp-Method or Mcp-Name is missing."))
 }
 
+/// The value of a header that repeats a text of the body.
+#[must_use]
+pub fn mirroring(text: &str) -> HeaderValue {
+    let is_plain = text.bytes().all(|byte| (0x21..0x7f).contains(&byte)) && !text.starts_with("=?");
+    let encoded = || format!("=?base64?{}?=", STANDARD.encode(text));
+    let text = if is_plain { text.to_owned() } else { encoded() };
+    HeaderValue::from_str(&text).expect("visible ASCII is a header's value")
+}
+
 fn mirrored(headers: &HeaderMap, name: HeaderName, body: &str) -> Result<(), Refusal> {
     let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     mirror::check(values, body, |text| STANDARD.decode(text).ok())

@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use super::{answer, tls::Tls};
+use super::{answer, lanes::Lanes, tls::Tls};
 use crate::clock;
 
 /// How long to wait when the system gives no connection: most often it is out of file descriptors.
@@ -59,10 +59,10 @@ pub async fn listen(
     settings: ListenSettings,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    listen_over(listener, router, settings, None, stop).await
+    listen_over(listener, router, settings, None, Arc::new(Lanes::none()), stop).await
 }
 
-/// As [`listen`], over TLS if there is any.
+/// As [`listen`], over TLS if there is any, on lanes if there are any.
 ///
 /// # Errors
 /// None as of now.
@@ -71,13 +71,15 @@ pub async fn listen_over(
     router: Router,
     settings: ListenSettings,
     tls: Option<Arc<Tls>>,
+    lanes: Arc<Lanes>,
     stop: CancellationToken,
 ) -> io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let open = TaskTracker::new();
     while let Some(taken) = stop.run_until_cancelled(listener.accept()).await {
-        let connection = match taken {
-            Ok((connection, _)) => connection,
+        // It is served by another runtime than the one that took it.
+        let connection = match taken.and_then(|(connection, _)| connection.into_std()) {
+            Ok(connection) => connection,
             Err(error) => {
                 tracing::warn!(%error, "Cannot take a connection");
                 tokio::time::sleep(PAUSE).await;
@@ -88,14 +90,24 @@ pub async fn listen_over(
             metrics::counter!("mcp_connections_refused_total").increment(1);
             if tls.is_none() {
                 // Over TLS nothing can be said before hands are shaken, which is what is too much.
-                tokio::spawn(turn_away(connection));
+                tokio::spawn(async move {
+                    if let Ok(connection) = TcpStream::from_std(connection) {
+                        turn_away(connection).await;
+                    }
+                });
             }
             continue;
         }
         let number = ConnectionId(NUMBER.fetch_add(1, Ordering::Relaxed));
-        metrics::gauge!("mcp_connections").increment(1);
         let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());
-        open.spawn(serve(connection, router, number, settings, tls, stop));
+        lanes.spawn(&open, async move {
+            metrics::gauge!("mcp_connections").increment(1);
+            match TcpStream::from_std(connection) {
+                Ok(connection) => serve(connection, router, number, settings, tls, stop).await,
+                Err(error) => tracing::warn!(%error, "Cannot serve a connection"),
+            }
+            metrics::gauge!("mcp_connections").decrement(1);
+        });
     }
     open.close();
     open.wait().await;
@@ -129,7 +141,6 @@ async fn serve(
     } else {
         converse(connection, router, number, None, settings, stop).await;
     }
-    metrics::gauge!("mcp_connections").decrement(1);
 }
 
 /// Serves the requests of one connection.

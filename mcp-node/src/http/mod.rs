@@ -8,8 +8,11 @@ pub mod answer;
 mod as_result;
 mod cors;
 mod doorway;
-mod era;
+pub(crate) mod era;
+pub(crate) mod frames;
+mod front;
 mod heartbeat;
+pub mod lanes;
 mod listen;
 mod post;
 mod tls;
@@ -34,6 +37,7 @@ use mcp_node_core::Refusal;
 pub use self::{
     doorway::Doorway,
     era::FIRST_MODERN,
+    front::Front,
     listen::{ClientKey, ConnectionId, ListenSettings, listen, listen_over},
     post::{Kind, Post, RequestId},
     tls::{Tls, TlsError, TlsFiles},
@@ -42,6 +46,7 @@ use crate::{
     access::{Access, Grant},
     keys::Known,
     meter::Meter,
+    traces::Traces,
     upstream::{Signer, Upstream},
 };
 
@@ -71,13 +76,14 @@ pub struct DoorSettings {
 /// The door of one node.
 pub struct Door {
     pub meter: Meter,
-    /// The server at `/mcp`.
-    pub upstream: Arc<Upstream>,
+    /// What is at `/mcp`.
+    pub front: Front,
     /// The servers at `/mcp/{name}`.
     pub named: HashMap<String, Arc<Upstream>>,
     pub access: Arc<Access>,
     /// Who signs the tokens that the server gets.
     pub signer: Option<Arc<Signer>>,
+    pub traces: Traces,
     pub settings: DoorSettings,
 }
 
@@ -131,7 +137,7 @@ pub(crate) fn service(door: Doorway) -> Router {
 
 async fn enter(State(door): State<Doorway>, request: Request) -> Response {
     let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
-    go_through(&door, &door.upstream, request).await
+    go_through(&door, &door.front, request).await
 }
 
 async fn enter_named(
@@ -141,12 +147,12 @@ async fn enter_named(
 ) -> Response {
     let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
     match door.named.get(&name) {
-        Some(upstream) => go_through(&door, upstream, request).await,
+        Some(upstream) => go_through(&door, &upstream.clone().into(), request).await,
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
-async fn go_through(door: &Door, upstream: &Arc<Upstream>, request: Request) -> Response {
+async fn go_through(door: &Door, front: &Front, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let origin = match cors::check(&head.headers, &door.settings) {
         Ok(origin) => origin,
@@ -156,7 +162,7 @@ async fn go_through(door: &Door, upstream: &Arc<Upstream>, request: Request) -> 
         cors::preflight()
     } else {
         let host = head.headers.get(HOST).cloned();
-        let response = serve(door, upstream, head, body).await;
+        let response = serve(door, front, head, body).await;
         let mut response = heartbeat::keep(response, door.settings.heartbeat);
         if let Some(resource) = &door.access.resource {
             resource.point_to(host.as_ref(), response.headers_mut());
@@ -169,7 +175,7 @@ async fn go_through(door: &Door, upstream: &Arc<Upstream>, request: Request) -> 
     response
 }
 
-async fn serve(door: &Door, upstream: &Upstream, head: Parts, body: Body) -> Response {
+async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response {
     let Parts { method, headers, extensions, .. } = head;
     let allowed = if era::is_modern(&headers) { "POST" } else { "POST, GET, DELETE" };
     if !allowed.split(", ").any(|allowed| method == allowed) {
@@ -194,15 +200,15 @@ async fn serve(door: &Door, upstream: &Upstream, head: Parts, body: Body) -> Res
         };
     let inbound = Inbound { caller, scopes, headers, connection };
     if method == Method::POST {
-        return post::serve(door, upstream, inbound, body).await;
+        return post::serve(door, front, inbound, body).await;
     }
     if method == Method::DELETE {
-        let ended = upstream.delete(&inbound).await;
+        let ended = front.delete(&inbound).await;
         return ended.unwrap_or_else(|refusal| answer::refuse(&refusal, None));
     }
-    match (upstream.get(&inbound).await, door.access.shown(&inbound.grant(), false)) {
+    match (front.get(&inbound).await, door.access.shown(&inbound.grant(), false)) {
         // A resumed stream may hold the answer to a `tools/list`.
-        (Ok(stream), Some(shown)) => shown.of(stream, None, upstream.max_answer_bytes()).await,
+        (Ok(stream), Some(shown)) => shown.of(stream, None, front.max_answer_bytes()).await,
         (Ok(stream), None) => stream,
         (Err(refusal), _) => answer::refuse(&refusal, None),
     }

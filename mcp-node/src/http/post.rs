@@ -13,12 +13,13 @@ use mcp_node_core::{
     message::{IdKey, read},
 };
 
-use super::{Door, Inbound, answer, as_result, era};
+use super::{Door, Front, Inbound, answer, as_result, era};
 use crate::{
     access::Access,
     keys::Known,
     meter::{Call, Meter, Origin, Permit},
-    upstream::{Asked, Tasks, Upstream},
+    traces::Traced,
+    upstream::{Asked, Tasks},
 };
 
 /// A request's id: as it was written, and by its value.
@@ -53,11 +54,29 @@ pub struct Post {
     /// The bytes as they came: what was checked is what is forwarded.
     pub body: Bytes,
     pub kind: Kind,
+    pub traced: Traced,
+    /// Size of the body that came. Unit: bytes.
+    bytes_in: u64,
+    server: Option<Arc<str>>,
     meter: Meter,
     access: Arc<Access>,
 }
 
 impl Post {
+    /// The same for one of several servers, with these headers. What is called, who calls and what counts stay as they
+    /// are, whatever that server reads.
+    #[must_use]
+    pub(crate) fn at(&self, server: &Arc<str>, headers: HeaderMap) -> Self {
+        let inbound = Inbound { headers, ..self.inbound.clone() };
+        Self { inbound, server: Some(server.clone()), ..self.clone() }
+    }
+
+    /// The same, to be sent again later: its span ends without it.
+    #[must_use]
+    pub(crate) fn untraced(&self) -> Self {
+        Self { traced: Traced::default(), ..self.clone() }
+    }
+
     /// Takes leave for this message: `None` = it needs none, since it calls no tool.
     ///
     /// # Errors
@@ -68,8 +87,13 @@ impl Post {
             self.meter.refused(&self.inbound.caller, tool, &refusal);
             return Err(refusal);
         }
-        let origin = Origin { connection: self.inbound.connection, request: &id.raw };
-        let call = Call { method: "tools/call", tool, bytes_in: self.body.len() as u64, origin };
+        let origin = Origin {
+            connection: self.inbound.connection,
+            request: &id.raw,
+            server: self.server.as_deref(),
+            traced: Some(&self.traced),
+        };
+        let call = Call { method: "tools/call", tool, bytes_in: self.bytes_in, origin };
         self.meter.admit(&self.inbound.caller, call).await.map(Some)
     }
 
@@ -95,7 +119,7 @@ impl Post {
             .into_iter()
             .find(|known| known == method)?;
         let (meter, caller) = (self.meter.clone(), self.inbound.caller.clone());
-        let (id, bytes_in) = (target.clone(), self.body.len() as u64);
+        let (id, bytes_in) = (target.clone(), self.bytes_in);
         Some(Asked {
             tasks: tasks.clone(),
             meter,
@@ -105,17 +129,14 @@ impl Post {
             bytes_in,
             connection,
             request,
+            server: self.server.clone(),
+            traced: self.traced.clone(),
         })
     }
 }
 
 /// Serves a POST.
-pub(super) async fn serve(
-    door: &Door,
-    upstream: &Upstream,
-    inbound: Inbound,
-    body: Body,
-) -> Response {
+pub(super) async fn serve(door: &Door, front: &Front, inbound: Inbound, body: Body) -> Response {
     let body = match whole(body, &inbound.headers, door).await {
         Ok(body) => body,
         Err(refusal) => return answer::refuse(&refusal, None),
@@ -135,15 +156,18 @@ pub(super) async fn serve(
     let lists = matches!(&kind, Kind::Request { method, .. } if method == "tools/list");
     let shown = lists.then(|| door.access.shown(&inbound.grant(), inbound.is_modern())).flatten();
     let (meter, access) = (door.meter.clone(), door.access.clone());
-    let post = Post { inbound, body, kind, meter, access };
+    let traced = door.traces.begin(&message, &inbound.headers, &inbound.caller.state());
+    let (server, bytes_in) = (front.name().cloned(), body.len() as u64);
+    let post = Post { inbound, body, kind, traced, bytes_in, server, meter, access };
     let (said, modern) = (Said::of(&post), post.inbound.is_modern());
-    match upstream.post(post).await {
+    match front.post(post).await {
         Ok(response) => match shown {
-            Some(shown) => shown.of(response, id, upstream.max_answer_bytes()).await,
+            Some(shown) => shown.of(response, id, front.max_answer_bytes()).await,
             None => response,
         },
         Err(refusal) => {
             said.log(door, &refusal);
+            said.traced.refused(&refusal);
             let as_result = door.meter.refuses_by_results() && as_result::is_for_models(&refusal);
             match &said.request {
                 Some(id) if as_result && said.tool.is_some() => {
@@ -161,6 +185,7 @@ struct Said {
     connection: u64,
     tool: Option<String>,
     request: Option<String>,
+    traced: Traced,
     began: Instant,
 }
 
@@ -171,7 +196,8 @@ impl Said {
             Kind::Notification { .. } | Kind::Answer => (None, None),
         };
         let (caller, connection) = (post.inbound.caller.clone(), post.inbound.connection);
-        Self { caller, connection, tool, request, began: Instant::now() }
+        let traced = post.traced.clone();
+        Self { caller, connection, tool, request, traced, began: Instant::now() }
     }
 
     fn log(&self, door: &Door, refusal: &Refusal) {

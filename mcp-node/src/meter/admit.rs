@@ -14,7 +14,7 @@ use mcp_node_core::{
 use schemas::{KeyState, LeaseId, LeaseRefusal, RateLimits};
 use uuid::Uuid;
 
-use super::{Call, Permit, Shared, bounds::Taken};
+use super::{Call, Permit, Shared, bounds::Taken, rules::Rules};
 use crate::keys::Known;
 
 /// A refusal that may change: why, and after how long to try again (`None` = when something changes).
@@ -26,10 +26,11 @@ impl Shared {
         known: &Arc<Known>,
         state: &Arc<KeyState>,
         call: Call<'_>,
+        rules: &Arc<Rules>,
         plan: &Arc<Plan>,
     ) -> Result<Result<Permit, Waits>, Refusal> {
         let now = self.clock.now();
-        self.check(known, state, call, now)?;
+        self.check(known, state, call, rules, now)?;
         let mut actions = Vec::new();
         let (take, limits) = {
             let mut book = known.book.lock();
@@ -56,8 +57,10 @@ impl Shared {
         };
         // Where no lease carries a share of the key's rate, all of it bounds this node.
         let limits = if unit.is_some() { limits } else { limits.or(state.rate) };
-        match self.bounded(known, state, call, limits, now) {
-            Ok(taken) => Ok(Ok(Permit::new(self, known, state, unit, call, now, plan, taken))),
+        match bounded(rules, known, state, call, limits, now) {
+            Ok(taken) => {
+                Ok(Ok(Permit::new(self, known, state, unit, call, now, rules, plan, taken)))
+            }
             Err(refusal) => {
                 self.give_back(known, unit);
                 Err(refusal)
@@ -71,6 +74,7 @@ impl Shared {
         known: &Known,
         state: &KeyState,
         call: Call<'_>,
+        rules: &Rules,
         now: Now,
     ) -> Result<(), Refusal> {
         gate::check_key(state, now.wall)?;
@@ -80,29 +84,10 @@ impl Shared {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Refusal::Draining);
         }
-        if let Some(refusal) = known.behaviour.shut_out(state, now, self.settings.backoff) {
+        if let Some(refusal) = known.behaviour.shut_out(state, now, rules.settings.backoff) {
             return Err(refusal);
         }
         if self.spool.accepts() { Ok(()) } else { Err(Refusal::CannotRecord) }
-    }
-
-    /// Takes a call of every bound there is.
-    fn bounded(
-        &self,
-        known: &Known,
-        state: &KeyState,
-        call: Call<'_>,
-        limits: Option<RateLimits>,
-        now: Now,
-    ) -> Result<Taken, Refusal> {
-        let whose = (state.tenant, call.origin.connection);
-        self.bounds.take(known, limits, whose, now.mono_ms).map_err(|met| match met {
-            (TooFast::Wait(wait_ms), limits, Whose::Key) => {
-                let (per_minute, rules) = (limits.per_minute, self.settings.backoff);
-                known.behaviour.too_fast(state, now, wait_ms, per_minute, rules)
-            }
-            (why, limits, whose) => Refusal::of_rate(why, limits, whose),
-        })
     }
 
     /// A unit that was taken for nothing.
@@ -112,6 +97,25 @@ impl Shared {
         known.book.lock().settle(unit, &BTreeMap::new(), &mut actions);
         self.perform(known, actions);
     }
+}
+
+/// Takes a call of every bound there is.
+fn bounded(
+    rules: &Rules,
+    known: &Known,
+    state: &KeyState,
+    call: Call<'_>,
+    limits: Option<RateLimits>,
+    now: Now,
+) -> Result<Taken, Refusal> {
+    let whose = (state.tenant, call.origin.connection);
+    rules.bounds.take(known, limits, whose, now.mono_ms).map_err(|met| match met {
+        (TooFast::Wait(wait_ms), limits, Whose::Key) => {
+            let (per_minute, backoff) = (limits.per_minute, rules.settings.backoff);
+            known.behaviour.too_fast(state, now, wait_ms, per_minute, backoff)
+        }
+        (why, limits, whose) => Refusal::of_rate(why, limits, whose),
+    })
 }
 
 fn is_of_quota(why: &LeaseRefusal) -> bool {

@@ -15,6 +15,7 @@ mod bounds;
 mod permit;
 mod plans;
 mod refusals;
+mod rules;
 mod settings;
 
 use std::{
@@ -26,20 +27,21 @@ use std::{
 };
 
 use mcp_node_core::{Action, Refusal, gate, message::LONGEST_NAME};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use schemas::{KeyId, KeyState, LeaseAnswer, Record, secret::is_well_formed};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::backoff::Behaviour;
-use self::{bounds::Bounds, plans::Plans, refusals::Refusals};
 pub use self::{permit::Permit, settings::MeterSettings};
+use self::{refusals::Refusals, rules::Rules};
 use crate::{
     ask::{Asked, Askers},
     clock::Clock,
     keys::{Keys, Known},
     labels::Labels,
     spool::{CannotRecord, Spool},
+    traces::Traced,
 };
 
 /// How long a call waits for a lease.
@@ -48,7 +50,7 @@ const LEASE_PATIENCE: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(200);
 
 /// One call that wants to be admitted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Call<'a> {
     /// The MCP method, `tools/call` where a tool is called.
     pub method: &'static str,
@@ -59,13 +61,17 @@ pub struct Call<'a> {
     pub origin: Origin<'a>,
 }
 
-/// Where a call came from, for its log line.
-#[derive(Clone, Copy, Debug, Default)]
+/// Where a call came from and where it goes, for its log line and its record.
+#[derive(Clone, Copy, Default)]
 pub struct Origin<'a> {
     /// The number of the client's connection; 0 = nobody knows.
     pub connection: u64,
     /// The request's id, as it was written.
     pub request: &'a str,
+    /// Which of the node's servers it is for; `None` = its only one.
+    pub server: Option<&'a str>,
+    /// Where it lies in a trace; `None` = nobody knows.
+    pub traced: Option<&'a Traced>,
 }
 
 /// A handle to the node's one meter.
@@ -80,8 +86,7 @@ pub(crate) struct Shared {
     pub clock: Clock,
     pub askers: Askers,
     pub refusals: Refusals,
-    plans: Plans,
-    pub bounds: Bounds,
+    rules: RwLock<Arc<Rules>>,
     /// When a meter that could not be read was last told of. Unit: milliseconds.
     pub told_of_meters_ms: AtomicU64,
     pub in_flight: AtomicU64,
@@ -89,7 +94,6 @@ pub(crate) struct Shared {
     ticking: Mutex<Vec<Arc<Known>>>,
     draining: AtomicBool,
     pub labels: Labels,
-    pub settings: MeterSettings,
     /// Raised when the node must stop: its epoch has ended elsewhere, or another process is this node.
     pub fenced: CancellationToken,
 }
@@ -108,15 +112,13 @@ impl Meter {
             clock: Clock::default(),
             askers,
             refusals: Refusals::default(),
-            plans: Plans::new(settings.metering.clone()),
-            bounds: Bounds::new(&settings),
+            rules: RwLock::new(Arc::new(Rules::new(settings))),
             told_of_meters_ms: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             settled: Notify::new(),
             ticking: Mutex::default(),
             draining: AtomicBool::new(false),
             labels,
-            settings,
             fenced,
         };
         Self { shared: Arc::new(shared) }
@@ -177,12 +179,13 @@ impl Meter {
         if call.tool.len() > LONGEST_NAME {
             return Err(Refusal::InvalidParams("The tool's name is too long."));
         }
-        let plan = self.shared.plans.of(call.tool);
+        let rules = self.shared.rules();
+        let plan = rules.plans.of(call.tool);
         let mut deadline = None;
         loop {
             let changed = known.changed.notified();
             let state = known.state();
-            let (why, wait) = match self.shared.try_take(known, &state, call, &plan)? {
+            let (why, wait) = match self.shared.try_take(known, &state, call, &rules, &plan)? {
                 Ok(permit) => return Ok(permit),
                 Err(waits) => waits,
             };
@@ -207,7 +210,15 @@ impl Meter {
     /// Whether a call that may not come now is told so by a result that failed.
     #[must_use]
     pub fn refuses_by_results(&self) -> bool {
-        self.shared.settings.refuse_by_results
+        self.shared.rules().settings.refuse_by_results
+    }
+
+    /// Counts, bounds and tells otherwise from now on. Calls that run end by the rules that they began under; what the
+    /// bounds have counted so far begins anew.
+    pub fn change(&self, settings: MeterSettings) {
+        if self.shared.rules().settings != settings {
+            *self.shared.rules.write() = Arc::new(Rules::new(settings));
+        }
     }
 
     /// Who runs this node.
@@ -272,7 +283,7 @@ impl Meter {
             count += 1;
             if count.is_multiple_of(5) {
                 self.shared.refusals.flush(&self.shared.spool);
-                self.shared.bounds.sweep(self.shared.clock.now().mono_ms);
+                self.shared.rules().bounds.sweep(self.shared.clock.now().mono_ms);
                 self.shared.measure();
             }
         }
@@ -280,6 +291,11 @@ impl Meter {
 }
 
 impl Shared {
+    /// The rules as of now.
+    fn rules(&self) -> Arc<Rules> {
+        self.rules.read().clone()
+    }
+
     /// Carries out what a key's leases ask for.
     pub(crate) fn perform(self: &Arc<Self>, known: &Arc<Known>, actions: Vec<Action>) {
         for action in actions {

@@ -14,8 +14,8 @@ use mcp_node_core::{
 };
 use schemas::{KeyId, KeyState, MeterName, Outcome, Quantity, Record, Timestamp, UsageEvent};
 
-use super::{Call, Shared, bounds::Taken};
-use crate::{keys::Known, spool::CannotRecord};
+use super::{Call, Shared, bounds::Taken, rules::Rules};
+use crate::{keys::Known, spool::CannotRecord, traces::Traced};
 
 /// One admitted call. Dropped without an outcome it counts as cancelled, which is free.
 #[must_use = "a permit that is dropped counts as a cancelled call"]
@@ -27,6 +27,7 @@ pub struct Permit {
     unit: Option<Unit>,
     /// It is not settled yet.
     open: bool,
+    rules: Arc<Rules>,
     plan: Arc<Plan>,
     /// What it takes of the bounds on calls.
     taken: Taken,
@@ -38,6 +39,8 @@ pub struct Permit {
     bytes_in: u64,
     connection: u64,
     request: String,
+    server: Option<String>,
+    traced: Traced,
 }
 
 impl Permit {
@@ -49,6 +52,7 @@ impl Permit {
         mut unit: Option<Unit>,
         call: Call<'_>,
         now: Now,
+        rules: &Arc<Rules>,
         plan: &Arc<Plan>,
         taken: Taken,
     ) -> Self {
@@ -65,6 +69,7 @@ impl Permit {
             at: unit.as_ref().map_or(now.wall, |unit| unit.at(now.wall)),
             unit,
             open: true,
+            rules: rules.clone(),
             plan: plan.clone(),
             taken,
             began: Instant::now(),
@@ -73,6 +78,8 @@ impl Permit {
             bytes_in: call.bytes_in,
             connection: call.origin.connection,
             request: call.origin.request.to_owned(),
+            server: call.origin.server.map(str::to_owned),
+            traced: call.origin.traced.cloned().unwrap_or_default(),
         }
     }
 
@@ -91,7 +98,7 @@ impl Permit {
     /// Whether the answer's `_meta` says it too.
     #[must_use]
     pub fn tells_in_meta(&self) -> bool {
-        self.shared.settings.quota_meta
+        self.rules.settings.quota_meta
     }
 
     /// Whose call it is.
@@ -154,6 +161,8 @@ impl Permit {
             duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
             bytes_in: self.bytes_in,
             bytes_out,
+            server: self.server.take(),
+            trace: self.traced.trace(),
         };
         let record = Record::Usage(event);
         let recorded = self.shared.spool.append(self.state.shard, &record);
@@ -162,7 +171,9 @@ impl Permit {
             Record::Usage(event) if recorded.is_ok() => event.quantities,
             _ => BTreeMap::new(),
         };
-        self.shared.bounds.done(&self.known, self.taken);
+        let units = counted.iter().map(|(meter, units)| (meter.as_str(), units.0));
+        self.traced.ended(outcome, name(outcome), units);
+        self.rules.bounds.done(&self.known, self.taken);
         if let Some(unit) = self.unit.take() {
             let mut actions = Vec::new();
             self.known.book.lock().settle(unit, &counted, &mut actions);

@@ -4,7 +4,7 @@ use mcp_node_core::{metering::Metering, violations::Backoff};
 use schemas::RateLimits;
 
 /// How the meter counts, bounds and tells; what is not said has its default.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MeterSettings {
     /// Whether the results of limited keys say in `_meta` what is left, besides their headers.
     pub quota_meta: bool,

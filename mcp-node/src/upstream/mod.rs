@@ -91,6 +91,8 @@ pub struct Upstream {
     to_new: ToNew,
     /// The largest answer. Unit: bytes.
     most: usize,
+    /// What it is called where there are several.
+    name: Option<Arc<str>>,
 }
 
 impl Upstream {
@@ -99,7 +101,20 @@ impl Upstream {
     pub fn new(server: Server, settings: UpstreamSettings) -> Self {
         let server = Arc::new(server);
         let (to_old, to_new) = (ToOld::new(&server, settings), ToNew::new(&server, settings));
-        Self { server, eras: Eras::default(), to_old, to_new, most: settings.max_answer_bytes }
+        let (eras, most) = (Eras::default(), settings.max_answer_bytes);
+        Self { server, eras, to_old, to_new, most, name: None }
+    }
+
+    /// The same, with a name to tell it from the other servers of its node.
+    #[must_use]
+    pub fn named(self, name: Option<&str>) -> Self {
+        Self { name: name.map(Arc::from), ..self }
+    }
+
+    /// What it is called where there are several.
+    #[must_use]
+    pub fn name(&self) -> Option<&Arc<str>> {
+        self.name.as_ref()
     }
 
     /// The largest answer, or event of a stream. Unit: bytes.

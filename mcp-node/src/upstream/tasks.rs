@@ -16,6 +16,7 @@ use schemas::{KeyId, Outcome};
 use crate::{
     keys::Known,
     meter::{Call, Meter, Origin},
+    traces::Traced,
 };
 
 /// The most tasks that are remembered.
@@ -56,6 +57,8 @@ pub struct Asked {
     pub connection: u64,
     /// The request's id, as it was written.
     pub request: String,
+    pub server: Option<Arc<str>>,
+    pub traced: Traced,
 }
 
 impl Tasks {
@@ -103,7 +106,12 @@ impl Asked {
         if task.tool.is_empty() {
             metrics::counter!("mcp_tasks_unknown_total").increment(1);
         }
-        let origin = Origin { connection: self.connection, request: &self.request };
+        let origin = Origin {
+            connection: self.connection,
+            request: &self.request,
+            server: self.server.as_deref(),
+            traced: Some(&self.traced),
+        };
         let call = Call { method: self.method, tool: &task.tool, bytes_in: self.bytes_in, origin };
         let permit = self.meter.admit(&self.caller, call).await?;
         let at = task::result_at(self.method, message);

@@ -5,10 +5,10 @@ use std::{path::Path, time::Duration};
 
 use mcp_fixture::{Fixture, Speaks};
 use schemas::Record;
-use stack::Conformance;
+use stack::{CLIENT_PASSED, CLIENT_SCENARIOS, Clients, Conformance};
 use tokio::process::Command;
 
-use crate::rig::{Rig, SECRET, http_upstream_with, settings, until};
+use crate::rig::{Rig, SECRET, World, http_upstream_with, settings, until};
 
 /// What a revision asks for, and how many scenarios that is.
 pub const REVISIONS: [(&str, usize); 2] = [("2025-11-25", 30), ("2026-07-28", 37)];
@@ -91,4 +91,29 @@ async fn the_official_suite_passes_through_the_node() {
     let billed = billed.count() as u64;
     assert!(billed > 20, "the suite's calls were counted: {billed}");
     assert_eq!(world.ledger.consumed(&key), billed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_of_the_suite_see_a_good_client_through_the_node() {
+    let (suite, clients) = (Conformance::fetch().await.unwrap(), Clients::fetch().await.unwrap());
+    let (world, results) = (World::start().await, tempfile::tempdir().unwrap());
+    let key = world.ledger.key(SECRET, Some(1_000)).await;
+    for (revision, sessions, scenarios) in CLIENT_SCENARIOS {
+        let node = Path::new(env!("CARGO_BIN_EXE_mcp-node"));
+        let client = clients.conformance(node, SECRET, sessions);
+        for scenario in scenarios {
+            let (program, args) = suite.client_command(scenario, revision, &client, results.path());
+            let mut command = Command::new(program);
+            command.args(args).env("RUST_LOG", "info").env("MCP_NATS_URL", world.server.url());
+            command.env("MCP_SPOOL_DIR", world.folder.path().join("spool")).kill_on_drop(true);
+            let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await;
+            let output = output.expect("the scenario ends").unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            let passed = said.contains(CLIENT_PASSED) || errors.contains(CLIENT_PASSED);
+            assert!(passed, "{revision} {scenario}:\n{said}\n{errors}");
+        }
+    }
+    let counted = world.ledger.consumed(&key);
+    assert!(counted > 10, "the calls went through the node, and were counted: {counted}");
 }

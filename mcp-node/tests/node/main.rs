@@ -28,4 +28,5 @@ mod tasks;
 mod tls;
 mod tokens;
 mod told;
+mod traces;
 mod who;

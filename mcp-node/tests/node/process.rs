@@ -157,13 +157,6 @@ async fn health_is_public_and_settings_are_checked() {
         let out = Command::new(env!("CARGO_BIN_EXE_mcp-node")).args(&args).output().await.unwrap();
         assert_eq!(out.status.code(), Some(1), "{args:?}");
     }
-    let typo = Command::new(env!("CARGO_BIN_EXE_mcp-node"))
-        .args(["--upstream", "http://127.0.0.1:1/"])
-        .env("MCP_TYPO", "1")
-        .output()
-        .await
-        .unwrap();
-    assert!(String::from_utf8_lossy(&typo.stderr).contains("typo"), "unknown settings are named");
 }
 
 /// Lines of a process that logs JSON, until one holds `message`; the line.
@@ -408,4 +401,20 @@ async fn what_is_counted_must_make_sense() {
         assert_eq!(out.status.code(), Some(1), "{variable}={text}");
         assert!(told.contains(said), "{told}");
     }
+}
+
+#[tokio::test]
+async fn variables_of_other_programs_are_passed_over_with_a_word() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-node"));
+    command.args(["--upstream", "http://127.0.0.1:9/mcp", "--nats-url", "nats://127.0.0.1:9"]);
+    command.env("MCP_TIMEOUT", "5").env("MCP_SERVER_PORTS", "1").env("NO_COLOR", "1");
+    command.env("MCP_SPOOL_DIR", "/nowhere").kill_on_drop(true).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = String::new();
+    while !said.contains("no settings of this program") {
+        said = lines.next_line().await.unwrap().expect("it says so before it goes on");
+    }
+    assert!(said.contains("MCP_TIMEOUT") && said.contains("MCP_SERVER_PORTS"), "{said}");
+    assert!(!said.contains("MCP_SPOOL_DIR"), "{said}");
 }

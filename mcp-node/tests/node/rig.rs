@@ -8,9 +8,12 @@ use http_body_util::Full;
 use mcp_node::{
     MeterSettings, Node, NodeSettings,
     access::Access,
-    http::{Door, DoorSettings, Doorway, ListenSettings, Tls, listen, listen_over, router},
+    http::{
+        Door, DoorSettings, Doorway, ListenSettings, Tls, lanes::Lanes, listen, listen_over, router,
+    },
     labels::Labels,
     spool::SpoolLimits,
+    traces::Traces,
     upstream::{
         HttpUpstream, Server as Behind, Signer, Stamp, StdioUpstream, Upstream, UpstreamSettings,
         stdio::ServerCommand,
@@ -178,7 +181,8 @@ impl Rig {
         let address = listener.local_addr().unwrap();
         let routes = router(doorway(&self.node, &self.upstream, &self.access, &self.signer));
         let closing = self.closing.clone();
-        tokio::spawn(listen_over(listener, routes, listening(), Some(tls), closing));
+        let lanes = Arc::new(Lanes::start().unwrap());
+        tokio::spawn(listen_over(listener, routes, listening(), Some(tls), lanes, closing));
         address
     }
 
@@ -255,8 +259,8 @@ fn doorway(
         loopback: true,
     };
     let (meter, access, signer) = (node.meter().clone(), access.clone(), signer.clone());
-    let (upstream, named) = (upstream.clone(), HashMap::new());
-    Doorway::open(Door { meter, upstream, named, access, signer, settings })
+    let (front, named, traces) = (upstream.clone().into(), HashMap::new(), Traces::default());
+    Doorway::open(Door { meter, front, named, access, signer, traces, settings })
 }
 
 pub fn outcomes(records: &[Placed]) -> Vec<(String, String)> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use http::Method;
 use http_body_util::BodyExt;
 use rustix::process::Signal;
-use schemas::Record;
+use schemas::{MeterName, Record, UsageEvent};
 use serde_json::json;
 use tokio::process::Command;
 
@@ -136,6 +136,57 @@ async fn settings_are_read_again_and_no_call_is_lost() {
     let rest = running.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
     assert_eq!(message(&rest)["id"], 2, "what ran goes on where it was");
     assert_eq!(process.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_call_counts_for_and_how_many_may_come_are_read_again() {
+    const BEFORE: &str = "[[upstream]]\nname = \"one\"\nurl = \"ONE\"\n";
+    const AFTER: &str = "connection_per_minute = 6\nconnection_burst = 2\n\
+        [[upstream]]\nname = \"one\"\nurl = \"ONE\"\n[weights]\nsuccess = 5\n\
+        [[meter]]\nname = \"bytes\"\nfrom = \"bytes_in\"\nreserve = 1000\n";
+    let test = Behind::start().await;
+    test.say(BEFORE);
+    let process = test.process().await;
+    let caller = process.caller(SECRET);
+    known(&caller).await;
+    let mut running = caller.stream(Method::POST, call(1, "stream", json!({}))).await;
+    assert_eq!(caller.called(2, "success", json!({})).await.0, 200);
+    test.say(AFTER);
+    process.signal(Signal::HUP);
+    let mut refused = (0, json!(null));
+    for id in 3..2_000 {
+        refused = caller.called(id, "success", json!({})).await;
+        if refused.0 != 200 {
+            break;
+        }
+    }
+    assert_eq!((refused.0, &refused.1["error"]["data"]["scope"]), (429, &json!("connection")));
+    test.one.feed("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"content\":[]}}\n\n");
+    running.body_mut().frame().await.unwrap().unwrap();
+    assert_eq!(process.stop().await, Some(0));
+
+    let (calls, bytes) = (MeterName::tool_calls(), "bytes".parse().unwrap());
+    let of =
+        |event: &UsageEvent, meter: &MeterName| event.quantities.get(meter).map(|units| units.0);
+    let usage = || {
+        let records = test.world.ledger.records().into_iter();
+        let usage = records.filter_map(|placed| match placed.record {
+            Record::Usage(event) => {
+                Some((event.tool.clone(), of(&event, &calls), of(&event, &bytes)))
+            }
+            _ => None,
+        });
+        usage.collect::<Vec<_>>()
+    };
+    until("the running call is counted", || usage().iter().any(|(tool, ..)| tool == "stream"))
+        .await;
+    let usage = usage();
+    let first = usage.iter().find(|(tool, ..)| tool == "success").unwrap();
+    assert_eq!((first.1, first.2), (Some(1), None));
+    let heavy = usage.iter().filter(|(_, calls, bytes)| *calls == Some(5) && bytes.is_some());
+    assert_eq!(heavy.count(), 2, "as many as the new bound lets go: {usage:?}");
+    let stream = usage.iter().find(|(tool, ..)| tool == "stream").unwrap();
+    assert_eq!((stream.1, stream.2), (Some(1), None), "it began under the old rules");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Epoch, KeyId, LeaseId, MeterName, NodeId, ProjectId, Quantity, Shard, TenantId, Timestamp,
+    Trace,
 };
 
 /// One message of a node: records `first_seq`, `first_seq + 1`, ... of its epoch in this shard.
@@ -75,6 +76,12 @@ pub struct UsageEvent {
     pub bytes_in: u64,
     /// Size of the answer's body. Unit: bytes.
     pub bytes_out: u64,
+    /// Which of its servers the node asked, by the name that it has in the node's settings; absent = its only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// The trace that the call belongs to: the node's own span, or the caller's where the node has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
 }
 
 /// The most units of one meter that one event may count for; with it no sum of a counter can leave its range before
@@ -157,4 +164,6 @@ pub enum RefusalReason {
     ToolNotAllowed,
     /// The key is pending, suspended or expired.
     KeyNotActive,
+    /// The server failed too often and was not asked.
+    UpstreamUnavailable,
 }

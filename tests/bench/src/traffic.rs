@@ -215,6 +215,8 @@ impl Traffic {
             duration_us: 1_000 + chance % 1_000_000,
             bytes_in: 200 + chance % 2_000,
             bytes_out: 200 + chance % 20_000,
+            server: None,
+            trace: None,
         })
     }
 

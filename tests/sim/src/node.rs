@@ -197,6 +197,8 @@ impl Node {
             duration_us: 1,
             bytes_in: 1,
             bytes_out: 1,
+            server: None,
+            trace: None,
         });
         let mut actions = Vec::new();
         if self.bug == Some(Bug::CloseEarly) {

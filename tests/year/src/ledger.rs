@@ -112,5 +112,7 @@ fn event(calls: &Calls) -> UsageEvent {
         duration_us: 1_000,
         bytes_in: 100,
         bytes_out: 100,
+        server: None,
+        trace: None,
     }
 }

@@ -21,6 +21,7 @@ const PROJECT: Project = Project {
         ("package.json", include_str!("../../clients/package.json")),
         ("package-lock.json", include_str!("../../clients/package-lock.json")),
         ("session.mjs", include_str!("../../clients/session.mjs")),
+        ("conformance.mjs", include_str!("../../clients/conformance.mjs")),
     ],
     expected_bytes: 330_000_000,
     by_hand: "install npm, and check that `npm ping` succeeds",
@@ -115,6 +116,15 @@ impl Clients {
         let script = text(&script);
         let args = [&*script, "--client", flag, "--url", url, "--key", key, "--calls", calls];
         (program.clone(), args.map(str::to_owned).to_vec())
+    }
+
+    /// The client of the conformance suite's scenarios for clients, through the gateway `binary` with `key`; the suite
+    /// appends the server's URL. `sessions` = of the revisions that have them.
+    pub fn conformance(&self, binary: &Path, key: &str, sessions: bool) -> CommandLine {
+        let (script, binary) = (text(&self.folder.join("conformance.mjs")), text(binary));
+        let mode = if sessions { "legacy" } else { "auto" };
+        let args = [&*script, "--mode", mode, "--node", &*binary, "--key", key];
+        (self.node.clone(), args.map(str::to_owned).to_vec())
     }
 
     /// The Inspector's command line; append `--method` and what it takes.

@@ -1,6 +1,7 @@
 //! The official conformance suite of MCP, with the Node that it needs, pinned by a lock file.
 //!
-//! It plays the client and says for each scenario of a revision whether the server passed.
+//! It plays the client and says for each scenario of a revision whether the server passed; or it plays the server, and
+//! says it of a client.
 
 use std::path::{Path, PathBuf};
 
@@ -8,8 +9,35 @@ use crate::cache::Cache;
 use crate::cache::npm::Project;
 use crate::error::StackError;
 use crate::fetcher::ask;
+use crate::part::clients::CommandLine;
 
 const PART: &str = "conformance";
+
+/// What revisions ask of clients: `(revision, whether it has sessions, scenarios)`. Left out are the scenarios `auth/*`:
+/// a gateway shows a server its own credentials, which are settings, and never asks anybody for a token.
+pub const CLIENT_SCENARIOS: [(&str, bool, &[&str]); 2] = [
+    (
+        "2025-11-25",
+        true,
+        &["initialize", "tools_call", "elicitation-sep1034-client-defaults", "sse-retry"],
+    ),
+    (
+        "2026-07-28",
+        false,
+        &[
+            "tools_call",
+            "request-metadata",
+            "sep-2322-client-request-state",
+            "http-standard-headers",
+            "http-custom-headers",
+            "http-invalid-tool-headers",
+            "json-schema-ref-no-deref",
+        ],
+    ),
+];
+
+/// How the suite says that a client passed.
+pub const CLIENT_PASSED: &str = "OVERALL: PASSED";
 
 const PROJECT: Project = Project {
     name: "MCP conformance suite",
@@ -52,5 +80,24 @@ impl Conformance {
         let (script, results) = (self.script.to_string_lossy(), results.to_string_lossy());
         let args = [&*script, "server", "--url", url, "--requirements", revision, "-o", &*results];
         (self.node.clone(), args.map(str::to_owned).to_vec())
+    }
+
+    /// The command line that plays the server of one scenario to `client`, which gets the server's URL as its last
+    /// argument.
+    pub fn client_command(
+        &self,
+        scenario: &str,
+        revision: &str,
+        (program, args): &CommandLine,
+        results: &Path,
+    ) -> CommandLine {
+        let (script, results) = (self.script.to_string_lossy(), results.to_string_lossy());
+        let words =
+            [program.to_string_lossy().into_owned()].into_iter().chain(args.iter().cloned());
+        let client = words.collect::<Vec<_>>().join(" ");
+        let head = [&*script, "client", "--command", &*client, "--scenario", scenario];
+        let tail = ["--spec-version", revision, "-o", &*results];
+        let all = head.into_iter().chain(tail).map(str::to_owned).collect();
+        (self.node.clone(), all)
     }
 }

@@ -59,6 +59,8 @@ fn outside(world: &World, at: Timestamp, units: u64) -> Record {
         duration_us: 1,
         bytes_in: 1,
         bytes_out: 1,
+        server: None,
+        trace: None,
     })
 }
 

@@ -33,7 +33,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const MOST_TOKENS: usize = 65_536;
 
 /// An issuer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuerSettings {
     pub expected: Expected,
     pub source: Source,
@@ -56,14 +56,16 @@ pub struct Issuer {
     /// A token came by a key that is not among them.
     unknown: Notify,
     checked: Cache<KeyDigest, Arc<Token>>,
+    stop: CancellationToken,
 }
 
 impl Issuer {
     /// Begins to fetch its keys, until `stop`.
     #[must_use]
-    pub fn start(settings: IssuerSettings, stop: CancellationToken) -> Arc<Self> {
+    pub fn start(settings: IssuerSettings, stop: &CancellationToken) -> Arc<Self> {
         let (keys, checked) = (RwLock::default(), Cache::new(MOST_TOKENS));
-        let issuer = Arc::new(Self { settings, keys, unknown: Notify::new(), checked });
+        let (unknown, stop) = (Notify::new(), stop.child_token());
+        let issuer = Arc::new(Self { settings, keys, unknown, checked, stop: stop.clone() });
         let fetching = issuer.clone().fetch();
         tokio::spawn(async move { stop.run_until_cancelled(fetching).await });
         issuer
@@ -73,6 +75,23 @@ impl Issuer {
     #[must_use]
     pub fn expected(&self) -> &Expected {
         &self.settings.expected
+    }
+
+    /// Whether it was started by such settings.
+    #[must_use]
+    pub fn is_of(&self, settings: &IssuerSettings) -> bool {
+        self.settings == *settings
+    }
+
+    /// Fetches its keys no more; those in hand stay.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Whether its keys are fetched no more.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     /// Whether there are keys to check tokens by.

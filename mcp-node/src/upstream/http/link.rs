@@ -14,6 +14,7 @@ use super::{Answered, FRAMES, HttpUpstream, is_events};
 use crate::{
     access::Grant,
     http::{SESSION, VERSION},
+    traces::Traced,
     upstream::Piece,
 };
 
@@ -25,6 +26,8 @@ pub struct HttpLink {
     headers: Vec<(HeaderName, HeaderValue)>,
     /// For whom it is used; `None` = the node itself.
     grant: Option<Grant>,
+    /// For which request of a client.
+    traced: Traced,
 }
 
 impl HttpLink {
@@ -33,7 +36,8 @@ impl HttpLink {
         let version = HeaderValue::from_str(version).ok();
         let headers = version.map(|version| (HeaderName::from_static(VERSION), version));
         let headers = headers.into_iter().collect();
-        Self { upstream: upstream.clone(), headers, grant: grant.cloned() }
+        let traced = Traced::default();
+        Self { upstream: upstream.clone(), headers, grant: grant.cloned(), traced }
     }
 
     /// Begins a session by an `initialize`, and returns the way within it and the answer.
@@ -42,7 +46,8 @@ impl HttpLink {
         initialize: Bytes,
         grant: Option<&Grant>,
     ) -> Result<(Self, Bytes), Refusal> {
-        let bare = Self { upstream: upstream.clone(), headers: vec![], grant: grant.cloned() };
+        let (headers, traced) = (vec![], Traced::default());
+        let bare = Self { upstream: upstream.clone(), headers, grant: grant.cloned(), traced };
         let response = upstream.send(bare.request(Method::POST, initialize, &[])).await?;
         let session = response.headers().get(SESSION).cloned();
         let message = upstream.message(response).await?;
@@ -53,6 +58,11 @@ impl HttpLink {
     /// The same way, used for a caller from now on.
     pub fn speaking_for(&self, grant: &Grant) -> Self {
         Self { grant: Some(grant.clone()), ..self.clone() }
+    }
+
+    /// The same way, used for one request of a client.
+    pub fn within(&self, traced: &Traced) -> Self {
+        Self { traced: traced.clone(), ..self.clone() }
     }
 
     /// The revision that was agreed on, from now on.
@@ -77,6 +87,7 @@ impl HttpLink {
         request.headers_mut().extend(fixed);
         request.headers_mut().extend(self.headers.iter().chain(more).cloned());
         self.upstream.shared.stamp.put(self.grant.as_ref(), request.headers_mut());
+        self.traced.put(request.headers_mut());
         request
     }
 

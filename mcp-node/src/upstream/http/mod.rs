@@ -137,7 +137,8 @@ impl HttpUpstream {
         if let Some(session) = &session {
             session.begin(&id.key, &slot)?;
         }
-        let request = self.request(Method::POST, &post.inbound, post.body);
+        let mut request = self.request(Method::POST, &post.inbound, post.body);
+        post.traced.put(request.headers_mut());
         let (client, response) = Client::new(told);
         let modern = post.inbound.is_modern();
         let exchange =
@@ -190,7 +191,9 @@ impl HttpUpstream {
     async fn pass(&self, post: Post, session: Option<Arc<Session>>) -> Result<Response, Refusal> {
         let begins = session.is_none();
         let asked = post.asks_for_task(&self.shared.tasks);
-        let response = self.send(self.request(Method::POST, &post.inbound, post.body)).await?;
+        let mut request = self.request(Method::POST, &post.inbound, post.body);
+        post.traced.put(request.headers_mut());
+        let response = self.send(request).await?;
         let named = response.headers().get(SESSION).and_then(|id| id.to_str().ok());
         if let Some(id) = named.filter(|_| begins && response.status().is_success()) {
             self.shared.sessions.bind(id, post.inbound.caller.state().key)?;

@@ -17,22 +17,25 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use runtime::http::{Client, HttpError};
 use tower::{ServiceExt, util::BoxCloneSyncService};
 
+use crate::http::lanes;
+
 /// A server within this process.
 pub type Local = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// The way to a server.
 pub enum Transport {
-    Net(Client),
+    /// A pool for each lane, and one for whoever is on none: a connection stays on the thread that began it.
+    Net(Vec<Client>),
     Local(Local),
 }
 
-/// The most idle connections that are kept open to a server.
+/// The most idle connections that are kept open to a server, of each pool.
 const IDLE: usize = 1_024;
 
 impl Transport {
     /// Over connections that may take `connect_patience` to come about.
     pub fn net(connect_patience: Duration) -> Self {
-        Self::Net(Client::new(connect_patience, IDLE))
+        Self::Net((0..=lanes::most()).map(|_| Client::new(connect_patience, IDLE)).collect())
     }
 
     /// Sends a request and returns as soon as the answer's head is there.
@@ -44,7 +47,10 @@ impl Transport {
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Answered>, HttpError> {
         match self {
-            Self::Net(client) => Ok(client.send_streaming(request).await?.map(Answered::Net)),
+            Self::Net(pools) => {
+                let pool = &pools[lanes::current().unwrap_or(pools.len() - 1)];
+                Ok(pool.send_streaming(request).await?.map(Answered::Net))
+            }
             Self::Local(service) => {
                 let mut request = request.map(Body::new);
                 // A connection would say to whom the request is.

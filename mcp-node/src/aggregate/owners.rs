@@ -1,0 +1,94 @@
+//! Which server has what: learnt from what servers list and answer, for each key, since servers may show each its own.
+//!
+//! Bounded: the oldest are forgotten when there are too many, and asked for again.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use mcp_node_core::aggregate::list::{List, PROMPTS, TOOLS};
+use parking_lot::Mutex;
+use schemas::KeyId;
+
+/// The most that is remembered.
+const MOST: usize = 65_536;
+
+/// What a server can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum What {
+    Tool,
+    Prompt,
+    /// An address, or the template of addresses.
+    Resource,
+    Task,
+}
+
+impl What {
+    /// What a list lists.
+    pub fn of(list: &List) -> Self {
+        match list.method {
+            method if method == TOOLS.method => Self::Tool,
+            method if method == PROMPTS.method => Self::Prompt,
+            "tasks/list" => Self::Task,
+            _ => Self::Resource,
+        }
+    }
+}
+
+type Place = (KeyId, What, String);
+
+#[derive(Default)]
+struct Known {
+    by_place: HashMap<Place, Arc<str>>,
+    order: VecDeque<Place>,
+}
+
+/// What is known.
+#[derive(Default)]
+pub struct Owners(Mutex<Known>);
+
+impl Owners {
+    /// The server that has it, by name.
+    pub fn get(&self, key: KeyId, what: What, name: &str) -> Option<Arc<str>> {
+        self.0.lock().by_place.get(&(key, what, name.to_owned())).cloned()
+    }
+
+    /// This server has it.
+    pub fn learn(&self, key: KeyId, what: What, name: String, server: &Arc<str>) {
+        let mut known = self.0.lock();
+        let place = (key, what, name);
+        if known.by_place.insert(place.clone(), server.clone()).is_some() {
+            return;
+        }
+        known.order.push_back(place);
+        if known.order.len() > MOST
+            && let Some(oldest) = known.order.pop_front()
+        {
+            known.by_place.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn the_oldest_are_forgotten_and_one_key_knows_nothing_of_another() {
+        let (owners, key) = (Owners::default(), KeyId(Uuid::from_u128(1)));
+        let (one, two): (Arc<str>, Arc<str>) = ("one".into(), "two".into());
+        owners.learn(key, What::Tool, "x".into(), &one);
+        owners.learn(key, What::Tool, "x".into(), &two);
+        assert_eq!(owners.get(key, What::Tool, "x"), Some(two.clone()), "the last word holds");
+        assert_eq!(owners.get(key, What::Prompt, "x"), None);
+        assert_eq!(owners.get(KeyId(Uuid::from_u128(2)), What::Tool, "x"), None);
+        for number in 0..MOST {
+            owners.learn(key, What::Task, number.to_string(), &one);
+        }
+        assert_eq!(owners.get(key, What::Tool, "x"), None, "there is an end to it");
+        assert_eq!(owners.get(key, What::Task, "0"), Some(one));
+    }
+}
