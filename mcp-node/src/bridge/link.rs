@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::http::{HeaderName, HeaderValue};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use mcp_node_core::{Refusal, message};
 use schemas::KeyId;
@@ -15,7 +14,7 @@ use tokio::{
 use super::{Era, messages};
 use crate::{
     access::Grant,
-    http::{FIRST_MODERN, RequestId},
+    http::{FIRST_MODERN, RequestId, era},
     traces::Traced,
     upstream::{Piece, Server, http::HttpLink, stdio},
 };
@@ -226,14 +225,7 @@ impl Link {
 /// The headers that repeat the body.
 fn mirrors(new: Option<(&str, Option<&str>)>) -> Vec<(HeaderName, HeaderValue)> {
     let Some((method, target)) = new else { return vec![] };
-    let plain = |text: &str| {
-        text.bytes().all(|byte| (0x21..0x7f).contains(&byte)) && !text.starts_with("=?")
-    };
-    let value = |text: &str| {
-        let encoded = || format!("=?base64?{}?=", STANDARD.encode(text));
-        let text = if plain(text) { text.to_owned() } else { encoded() };
-        HeaderValue::from_str(&text).expect("visible ASCII is a header's value")
-    };
+    let value = era::mirroring;
     let named = target.map(|target| (HeaderName::from_static("mcp-name"), value(target)));
     [(HeaderName::from_static("mcp-method"), value(method))].into_iter().chain(named).collect()
 }

@@ -197,3 +197,44 @@ async fn the_inspector_works_in_front_of_mcp_server_time() {
     until("the one call is counted", || world.ledger.consumed(&key) == 1).await;
     assert_eq!(node.stop().await, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_clients_work_in_front_of_two_servers_as_one() {
+    let (world, clients) = (World::start().await, Clients::fetch().await.unwrap());
+    let upstream = |name: &str, (program, args): CommandLine| {
+        let words = std::iter::once(program.to_string_lossy().into_owned()).chain(args);
+        format!("[[upstream]]\nname = \"{name}\"\ncommand = {}\n", json!(words.collect::<Vec<_>>()))
+    };
+    let (everything, time) = (clients.server_everything(), clients.server_time());
+    let text =
+        format!("aggregate = true\n{}{}", upstream("all", everything), upstream("time", time));
+    let file = world.folder.path().join("node.toml");
+    std::fs::write(&file, text).unwrap();
+    let node = node(&world, &["--config".to_owned(), file.to_str().unwrap().to_owned()]).await;
+    let keys = keys(&world, 4).await;
+    for (sdk, secret, _) in &keys {
+        let calls = json!([
+            ["all_echo", { "message": "hi" }],
+            ["time_get_current_time", { "timezone": "Etc/UTC" }],
+            ["all_trigger-sampling-request", { "prompt": "p", "maxTokens": 5 }],
+            ["all_trigger-elicitation-request", {}],
+            ["time_get_current_time", { "timezone": "Etc/UTC" }],
+        ]);
+        let seen = session(&clients, *sdk, &node.url, secret, calls).await;
+        assert_eq!(seen.protocol.as_deref(), expected_protocol(*sdk), "{sdk:?}: {seen:?}");
+        let listed = |tool: &str| seen.tools.iter().any(|listed| listed == tool);
+        assert!(listed("all_echo") && listed("time_convert_time"), "{sdk:?}: {seen:?}");
+        let texts: Vec<&str> =
+            seen.results.iter().filter_map(|r| r.get("text")?.as_str()).collect();
+        assert_eq!(texts.len(), 4, "{sdk:?}: {seen:?}");
+        assert!(texts[0] == "Echo: hi" && texts[1].contains("Etc/UTC"), "{sdk:?}: {seen:?}");
+        assert!(texts[2].contains("sampled") && texts[3].contains("decline"), "{sdk:?}: {seen:?}");
+        assert_eq!(seen.results[4].get("error"), Some(&json!(42901)), "{sdk:?}: {seen:?}");
+        assert_eq!(seen.asked, 2, "{sdk:?}: sampling and elicitation: {seen:?}");
+    }
+    for (sdk, _, key) in &keys {
+        until(&format!("the calls of {sdk:?} are counted"), || world.ledger.consumed(key) == 4)
+            .await;
+    }
+    assert_eq!(node.stop().await, Some(0));
+}

@@ -226,7 +226,23 @@ async fn servers_that_contradict_each_other_stop_the_start() {
         ),
         (format!("{one}headers = {{ host = \"b\" }}\n"), "no name of a header"),
         (format!("internal_jwt = true\n{one}{}", one.replace("one", "two")), "one server alone"),
-        (format!("{one}prefix = \"x\"\n"), "prefix"),
+        (format!("{one}prefix = \"x\"\n"), "only then has an [[upstream]] a `prefix`"),
+        (format!("aggregate = true\n{one}"), "at least two"),
+        (
+            format!("aggregate = true\nupstream_url = \"http://127.0.0.1:9/mcp\"\n{one}"),
+            "must be an [[upstream]]",
+        ),
+        (
+            format!(
+                "aggregate = true\nupstream_headers = \"a=b\"\n{one}{}",
+                one.replace("one", "two")
+            ),
+            "`headers` of each",
+        ),
+        (
+            format!("aggregate = true\n{one}prefix = \"a b\"\n{}", one.replace("one", "two")),
+            "no prefix",
+        ),
     ];
     for (text, why) in rows {
         std::fs::write(&file, &text).unwrap();

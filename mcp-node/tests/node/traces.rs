@@ -129,7 +129,7 @@ async fn a_span_goes_on_where_its_caller_was() {
     let session = json!(null);
     assert_eq!(session, json!(said.get("mcp.session.id")));
     let is = |name: &str, value: &str| {
-        assert_eq!(said.get(name).map(String::as_str), Some(value), "{name}")
+        assert_eq!(said.get(name).map(String::as_str), Some(value), "{name}");
     };
     is("mcp.method.name", "tools/call");
     is("gen_ai.operation.name", "execute_tool");
