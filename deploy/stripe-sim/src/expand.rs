@@ -1,7 +1,7 @@
 //! `expand[]`: puts objects in the place of their ids, and adds the parts that Stripe sends only on demand.
 //!
-//! Paths go through lists by `data`, at most four levels deep. Absent on purpose: objects that the simulator does not have; their
-//! fields are null here and stay null.
+//! Paths go through lists by `data`, at most four levels deep. An object that Stripe has there and the simulator has not is 501; where
+//! the field is null, it stays null.
 
 use crate::error::ApiError;
 use crate::list;
@@ -11,6 +11,8 @@ use crate::store::World;
 use serde_json::{Value, json};
 
 const DEPTH_LIMIT: usize = 4;
+/// How many rows a list inside an object shows.
+const ROWS_SHOWN: usize = 10;
 
 /// Expands every path in the answer.
 ///
@@ -25,15 +27,25 @@ pub fn expand(world: &World, answer: &mut Value, paths: &[String]) -> Result<(),
             );
             return Err(ApiError::invalid("expand", message));
         }
-        walk(world, answer, &segments, "").map_err(|()| {
-            ApiError::invalid("expand", format!("This property cannot be expanded ({path})."))
+        walk(world, answer, &segments, "").map_err(|why| match why {
+            Miss::NotHere => ApiError::not_simulated(&format!("the expansion of `{path}`")),
+            Miss::NotAtStripe => {
+                ApiError::invalid("expand", format!("This property cannot be expanded ({path})."))
+            }
         })?;
     }
     Ok(())
 }
 
+/// Why a path leads nowhere.
+enum Miss {
+    NotAtStripe,
+    /// Stripe has an object there.
+    NotHere,
+}
+
 /// `inside` is the component of a node that does not name its own.
-fn walk(world: &World, node: &mut Value, path: &[&str], inside: &str) -> Result<(), ()> {
+fn walk(world: &World, node: &mut Value, path: &[&str], inside: &str) -> Result<(), Miss> {
     let Some((field, rest)) = path.split_first() else { return Ok(()) };
     if let Value::Array(rows) = node {
         return rows.iter_mut().try_for_each(|row| walk(world, row, path, inside));
@@ -43,6 +55,11 @@ fn walk(world: &World, node: &mut Value, path: &[&str], inside: &str) -> Result<
         return walk(world, &mut node[*field], rest, "");
     }
     let component = node["object"].as_str().unwrap_or(inside).to_owned();
+    if spec().is_cut_to_id(&component, field) {
+        let is_empty = matches!(&node[*field], Value::Null)
+            || node[*field].as_array().is_some_and(Vec::is_empty);
+        return if is_empty { Ok(()) } else { Err(Miss::NotHere) };
+    }
     let holds = spec().component_of(&component, field).unwrap_or_default();
     let is_expandable = spec().is_expandable(&component, field);
     match node.get_mut(*field) {
@@ -53,11 +70,11 @@ fn walk(world: &World, node: &mut Value, path: &[&str], inside: &str) -> Result<
                     node[*field] = object;
                     walk(world, &mut node[*field], rest, "")
                 }
-                _ => Err(()),
+                _ => Err(Miss::NotAtStripe),
             }
         }
         Some(Value::Array(ids)) if is_expandable => ids.iter_mut().try_for_each(|id| {
-            let found = id.as_str().and_then(|id| world.store.find(id)).ok_or(())?;
+            let found = id.as_str().and_then(|id| world.store.find(id)).ok_or(Miss::NotAtStripe)?;
             *id = resource::render(world, found);
             walk(world, id, rest, "")
         }),
@@ -65,7 +82,7 @@ fn walk(world: &World, node: &mut Value, path: &[&str], inside: &str) -> Result<
             walk(world, inner, rest, holds)
         }
         Some(Value::Null) => Ok(()),
-        _ => Err(()),
+        _ => Err(Miss::NotAtStripe),
     }
 }
 
@@ -81,6 +98,22 @@ fn on_demand(world: &World, node: &Value, field: &str) -> Option<Value> {
             let lines = lines.iter().map(|line| resource::render(world, line)).collect();
             Some(list::object(&format!("/v1/checkout/sessions/{id}/line_items"), lines, false))
         }
+        ("customer", "subscriptions") => {
+            let rows = world.store.subscriptions.newest_first();
+            let own: Vec<Value> = rows
+                .filter(|row| row["customer"] == id && row["status"] != "canceled")
+                .map(|row| resource::render(world, row))
+                .collect();
+            let has_more = own.len() > ROWS_SHOWN;
+            let own = own.into_iter().take(ROWS_SHOWN).collect();
+            Some(list::object(&format!("/v1/customers/{id}/subscriptions"), own, has_more))
+        }
+        // There are none of either here, and no way to make them.
+        ("customer", "sources" | "tax_ids") => {
+            Some(list::object(&format!("/v1/customers/{id}/{field}"), Vec::new(), false))
+        }
+        ("invoice", "confirmation_secret") => Some(resource::invoice::payment::secret(node)),
+        ("invoice", "payments") => Some(resource::invoice::payment::list(node)),
         _ => None,
     }
 }

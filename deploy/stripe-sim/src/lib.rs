@@ -9,6 +9,7 @@ mod app;
 mod clock;
 mod config;
 mod control;
+mod currency;
 mod deliver;
 mod error;
 mod expand;

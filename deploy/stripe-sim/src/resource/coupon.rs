@@ -4,6 +4,7 @@
 //! coupon, for everybody or for one customer. Absent on purpose: other currencies, minimum amounts.
 
 use super::{Answer, Call, object, page};
+use crate::currency;
 use crate::error::ApiError;
 use crate::ids;
 use crate::list::Range;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 /// `POST /v1/coupons`.
 pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
     let (percent, amount) = (params.take("percent_off"), params.int("amount_off"));
-    let currency = params.text("currency").map(|currency| currency.to_lowercase());
+    let currency = currency::take(&mut params)?;
     match (&percent, amount, &currency) {
         (None, None, _) => return Err(ApiError::missing("percent_off")),
         (Some(_), Some(_), _) => {

@@ -6,6 +6,7 @@
 
 use super::invoice::line;
 use super::{Answer, Call, discount, object, page};
+use crate::currency;
 use crate::error::ApiError;
 use crate::ids;
 use crate::params::{Params, merge_metadata};
@@ -76,7 +77,7 @@ fn read_amount(params: &mut Params) -> Answer {
     let mut amount = params.hash("amount").unwrap_or_default();
     let mut monetary =
         amount.hash("monetary").ok_or_else(|| ApiError::missing("amount[monetary]"))?;
-    let currency = monetary.required_text("currency")?.to_lowercase();
+    let currency = currency::required(&mut monetary)?;
     let value = monetary.int("value").unwrap_or_default();
     monetary.finish()?;
     amount.ignore(&["type"]);

@@ -15,8 +15,40 @@ use crate::store::table::id_of;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
+/// A note that fits its invoice, stored nowhere.
+struct Draft {
+    invoice: Value,
+    note: Value,
+    total: i64,
+    /// What goes to the customer's balance.
+    credited: i64,
+}
+
 /// `POST /v1/credit_notes`.
-pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
+pub fn create(call: &mut Call<'_>, _id: &str, params: Params) -> Answer {
+    let Draft { invoice, note, total, credited } = draft(call, params)?;
+    call.store().credit_notes.insert(note.clone());
+    call.emit("credit_note.created", &note, None);
+    settle(call, invoice, total, credited);
+    Ok(note)
+}
+
+/// `GET /v1/credit_notes/preview`: what [`create`] would make.
+pub fn preview(call: &mut Call<'_>, _id: &str, params: Params) -> Answer {
+    let counters = call.world.ids.clone(); // A preview uses no ids up.
+    let made = draft(call, params);
+    call.world.ids = counters;
+    Ok(made?.note)
+}
+
+/// `GET /v1/credit_notes/preview/lines`.
+pub fn preview_lines(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
+    let page = Page::take(&mut params)?;
+    let note = preview(call, id, params)?;
+    page_of_lines(&page, &note, "/v1/credit_notes/preview/lines")
+}
+
+fn draft(call: &mut Call<'_>, mut params: Params) -> Result<Draft, ApiError> {
     let id = params.required_text("invoice")?;
     let found = call.world.store.invoices.get(&id).cloned();
     let invoice = found.ok_or_else(|| ApiError::no_such("invoice", &id, "invoice"))?;
@@ -57,10 +89,7 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
     for (name, value) in fields.as_object().into_iter().flatten() {
         note[name] = value.clone();
     }
-    call.store().credit_notes.insert(note.clone());
-    call.emit("credit_note.created", &note, None);
-    settle(call, invoice, total, credited.unwrap_or(0));
-    Ok(note)
+    Ok(Draft { invoice, note, total, credited: credited.unwrap_or(0) })
 }
 
 fn read_lines(invoice: &Value, given: Vec<Params>) -> Result<Vec<Value>, ApiError> {
@@ -219,10 +248,14 @@ pub fn lines(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
     params.finish()?;
     let found = call.world.store.credit_notes.get(id);
     let note = found.ok_or_else(|| ApiError::not_found("credit_note", id))?;
+    page_of_lines(&page, note, &format!("/v1/credit_notes/{id}/lines"))
+}
+
+fn page_of_lines(page: &Page, note: &Value, url: &str) -> Answer {
     let rows = note["lines"]["data"].as_array().into_iter().flatten();
     let (rows, has_more) = page.cut("credit_note_line_item", rows, |_| true)?;
     let rows = rows.into_iter().cloned().collect();
-    Ok(list::object(&format!("/v1/credit_notes/{id}/lines"), rows, has_more))
+    Ok(list::object(url, rows, has_more))
 }
 
 /// `POST /v1/credit_notes/{id}`: its memo and metadata.

@@ -5,6 +5,7 @@
 
 use super::invoice::{draft, line};
 use super::{Answer, Call, object, page};
+use crate::currency;
 use crate::error::ApiError;
 use crate::ids;
 use crate::list::Range;
@@ -161,7 +162,7 @@ fn amount(call: &Call<'_>, params: &mut Params) -> Result<(Part, Option<Value>, 
         }
     };
     let (fixed, unit) = (params.int("amount"), params.text("unit_amount_decimal"));
-    let currency = params.text("currency");
+    let currency = currency::take(params)?;
     if let Some(id) = price_id {
         let found = call.world.store.prices.get(&id).cloned();
         let price = found.ok_or_else(|| ApiError::no_such("price", &id, "pricing[price]"))?;
@@ -170,7 +171,7 @@ fn amount(call: &Call<'_>, params: &mut Params) -> Result<(Part, Option<Value>, 
         let unit = rating::decimal(&price["unit_amount_decimal"]);
         return Ok((Part { quantity, unit, amount, tier: None }, Some(price), currency));
     }
-    let currency = currency.ok_or_else(|| ApiError::missing("currency"))?.to_lowercase();
+    let currency = currency.ok_or_else(|| ApiError::missing("currency"))?;
     match (fixed, unit) {
         (Some(amount), None) => {
             Ok((Part { quantity, unit: None, amount, tier: None }, None, currency))

@@ -174,6 +174,8 @@ fn v1_handler(method: &str, path: &str) -> Option<Handler> {
         ("DELETE", "/subscription_items/{id}") => subscription_item::delete,
         ("GET", "/credit_notes") => credit_note::list,
         ("POST", "/credit_notes") => credit_note::create,
+        ("GET", "/credit_notes/preview") => credit_note::preview,
+        ("GET", "/credit_notes/preview/lines") => credit_note::preview_lines,
         ("GET", "/credit_notes/{id}") => credit_note::retrieve,
         ("POST", "/credit_notes/{id}") => credit_note::update,
         ("GET", "/credit_notes/{id}/lines") => credit_note::lines,
@@ -369,7 +371,7 @@ mod tests {
             .operations
             .iter()
             .filter(|operation| handler(&operation.method, &operation.template).is_some());
-        assert_eq!(served.count(), 129);
+        assert_eq!(served.count(), 131);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Absent on purpose: further currencies and customer-chosen amounts.
 
 use super::{Answer, Call, object, page, product};
+use crate::currency;
 use crate::error::ApiError;
 use crate::ids;
 use crate::list::Range;
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 /// `POST /v1/prices`.
 pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
-    let currency = currency(&mut params)?;
+    let currency = currency::required(&mut params)?;
     let recurring = recurring(call, &mut params)?;
     let scheme = params.text("billing_scheme").unwrap_or_else(|| "per_unit".to_owned());
     let (unit_amount, unit_amount_decimal) = amount(&mut params, "unit_amount")?;
@@ -74,7 +75,7 @@ fn add(
 /// # Errors
 /// 400 for what Stripe refuses, 501 for what is not simulated.
 pub fn of_product(call: &mut Call<'_>, mut data: Params, product: &str) -> Answer {
-    let currency = currency(&mut data)?;
+    let currency = currency::required(&mut data)?;
     let recurring = recurring(call, &mut data)?;
     let path = data.path_of("unit_amount");
     let (unit_amount, unit_amount_decimal) = amount(&mut data, "unit_amount")?;
@@ -116,15 +117,6 @@ pub fn inline(call: &mut Call<'_>, mut data: Params) -> Result<String, ApiError>
     }
     call.store().prices.insert(price);
     Ok(id)
-}
-
-fn currency(params: &mut Params) -> Result<String, ApiError> {
-    let currency = params.required_text("currency")?.to_lowercase();
-    if currency.len() == 3 && currency.bytes().all(|byte| byte.is_ascii_lowercase()) {
-        Ok(currency)
-    } else {
-        Err(ApiError::invalid("currency", format!("Invalid currency: {currency}.")))
-    }
 }
 
 fn recurring(call: &Call<'_>, params: &mut Params) -> Answer {

@@ -10,7 +10,7 @@ use crate::error::ApiError;
 use jsonschema::{Registry, Validator};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, OnceLock};
 
 const OPENAPI: &str = include_str!("../../data/openapi.json");
@@ -28,6 +28,8 @@ pub struct Spec {
     /// Beginnings of paths that Stripe has, also where the description has none of them.
     also_at_stripe: Vec<String>,
     always_present: HashMap<String, Vec<String>>,
+    /// `component/field` (with `/items` for a list) where Stripe has an object and the description only its id.
+    cut_to_id: HashSet<String>,
     registry: Registry<'static>,
     by_component: Mutex<HashMap<String, Arc<Validator>>>,
 }
@@ -63,6 +65,11 @@ impl Spec {
         };
         let mut always_present = lists(&extras);
         always_present.extend(lists(&more));
+        let cut_to_id = [&extras, &more]
+            .into_iter()
+            .flat_map(|of| of["expansionsCutToId"].as_object().into_iter().flat_map(Map::keys))
+            .cloned()
+            .collect();
         let Value::Object(mut components) = document["components"]["schemas"].take() else {
             panic!("the embedded description has components.schemas");
         };
@@ -85,6 +92,7 @@ impl Spec {
             components,
             also_at_stripe,
             always_present,
+            cut_to_id,
             registry,
             by_component: Mutex::default(),
         }
@@ -137,6 +145,7 @@ impl Spec {
     /// The component that a field of a component holds, where it holds one.
     pub fn component_of(&self, component: &str, field: &str) -> Option<&str> {
         let property = &self.components.get(component)?["properties"][field];
+        let property = property.get("items").unwrap_or(property); // Of a list: what its rows are.
         let reference = property["$ref"].as_str().or_else(|| {
             property["anyOf"].as_array()?.iter().find_map(|schema| schema["$ref"].as_str())
         })?;
@@ -147,6 +156,14 @@ impl Spec {
     pub fn is_expandable(&self, component: &str, field: &str) -> bool {
         let property = &self.components.get(component).unwrap_or(&Value::Null)["properties"][field];
         !property["x-expansionResources"].is_null()
+    }
+
+    /// True when Stripe can expand `field` of `component` and the simulator has no such objects.
+    pub fn is_cut_to_id(&self, component: &str, field: &str) -> bool {
+        let path = format!("{component}/{field}");
+        let is_cut =
+            self.cut_to_id.contains(&path) || self.cut_to_id.contains(&format!("{path}/items"));
+        is_cut && !self.is_expandable(component, field)
     }
 
     /// Checks parameters that were coerced already (lengths, enums and all else that JSON Schema knows).

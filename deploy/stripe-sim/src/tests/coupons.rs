@@ -82,3 +82,25 @@ async fn a_discount_is_taken_off_a_subscription_and_a_deleted_coupon_works_on() 
     );
     sim.assert_sound().await;
 }
+
+#[tokio::test]
+async fn a_discount_is_expanded_from_lines_and_totals_to_its_promotion_code() {
+    let sim = Sim::start().await;
+    let (customer, price) = (sim.customer().await, sim.licensed_price().await);
+    let half = coupon(&sim, "percent_off=50&duration=forever").await;
+    let code = format!("promotion[type]=coupon&promotion[coupon]={half}");
+    let code = id(&sim.post("/v1/promotion_codes", &code).await.ok());
+    let form =
+        format!("customer={customer}&items[0][price]={price}&discounts[0][promotion_code]={code}");
+    let made = sim.post("/v1/subscriptions", &form).await.ok();
+    let path = format!("/v1/invoices/{}", made["latest_invoice"].as_str().unwrap());
+    let ask = "expand[]=total_discount_amounts.discount.promotion_code&expand[]=lines.data.discount_amounts.discount";
+    let shown = sim.get(&format!("{path}?{ask}")).await.ok();
+    let of_total = &shown["total_discount_amounts"][0]["discount"];
+    let of_line = &shown["lines"]["data"][0]["discount_amounts"][0]["discount"];
+    assert_eq!(
+        (&of_total["promotion_code"]["id"], &of_line["id"]),
+        (&json!(code), &of_total["id"])
+    );
+    sim.assert_sound().await;
+}

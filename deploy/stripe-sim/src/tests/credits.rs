@@ -162,3 +162,24 @@ async fn a_grant_pays_for_the_prices_that_it_names_and_never_for_licences() {
     assert_eq!(sim.invoices_of(&own).await[0]["amount_paid"], 1070);
     sim.assert_sound().await;
 }
+
+#[tokio::test]
+async fn a_credit_note_is_previewed_and_nothing_has_changed() {
+    let sim = Sim::start().await;
+    let (customer, price) = (sim.customer().await, sim.licensed_price().await);
+    let form = format!("customer={customer}&items[0][price]={price}");
+    let made = sim.post("/v1/subscriptions", &form).await.ok();
+    let invoice = made["latest_invoice"].as_str().unwrap().to_owned();
+    let asked = format!("invoice={invoice}&amount=300&credit_amount=300");
+    let preview = sim.get(&format!("/v1/credit_notes/preview?{asked}")).await.ok();
+    assert_eq!((&preview["total"], &preview["post_payment_amount"]), (&json!(300), &json!(300)));
+    let lines = sim.get(&format!("/v1/credit_notes/preview/lines?{asked}&limit=1")).await.ok();
+    assert_eq!((&lines["data"][0]["amount"], &lines["has_more"]), (&json!(300), &json!(false)));
+    assert_eq!(ids(&sim.get("/v1/credit_notes").await.ok()).len(), 0);
+    assert_eq!(sim.get(&format!("/v1/customers/{customer}")).await.ok()["balance"], 0);
+    let note = sim.post("/v1/credit_notes", &asked).await.ok();
+    assert_eq!((&note["number"], &note["total"]), (&preview["number"], &json!(300)));
+    let missing = sim.get("/v1/credit_notes/preview?amount=3").await;
+    assert_eq!(missing.refusal().2, Some("parameter_missing"));
+    sim.assert_sound().await;
+}

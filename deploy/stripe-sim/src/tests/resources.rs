@@ -315,3 +315,78 @@ async fn an_item_can_bring_its_price_along() {
     assert_eq!(sim.post(&path, "quantity=3").await.ok()["quantity"], 3);
     sim.assert_sound().await;
 }
+
+#[tokio::test]
+async fn a_currency_that_stripe_does_not_take_is_refused_wherever_one_is_given() {
+    let sim = Sim::start().await;
+    let customer = sim.customer().await;
+    for (path, form, param) in [
+        ("/v1/prices", "currency=zzz&unit_amount=1&product_data[name]=P", "currency"),
+        (
+            "/v1/products",
+            "name=P&default_price_data[currency]=zzz&default_price_data[unit_amount]=1",
+            "default_price_data[currency]",
+        ),
+        ("/v1/coupons", "amount_off=1&currency=zzz", "currency"),
+        ("/v1/invoices", "currency=zzz&customer=CUS", "currency"),
+        ("/v1/invoiceitems", "currency=zzz&amount=1&customer=CUS", "currency"),
+    ] {
+        let refused = sim.post(path, &form.replace("CUS", &customer)).await;
+        let expect = (400, "invalid_request_error", None, Some(param));
+        assert_eq!(refused.refusal(), expect, "{path}");
+        assert!(refused.message().starts_with("Invalid currency: zzz. Stripe currently supports"));
+    }
+    let large = sim.post("/v1/prices", "currency=EUR&unit_amount=1&product_data[name]=P").await;
+    assert_eq!(large.ok()["currency"], "eur");
+}
+
+#[tokio::test]
+async fn a_customer_shows_its_subscriptions_when_asked() {
+    let sim = Sim::start().await;
+    let (customer, price) = (sim.customer().await, sim.licensed_price().await);
+    let path = format!("/v1/customers/{customer}");
+    let form = format!("customer={customer}&items[0][price]={price}");
+    let made = id(&sim.post("/v1/subscriptions", &form).await.ok());
+    let over = id(&sim.post("/v1/subscriptions", &form).await.ok());
+    sim.delete(&format!("/v1/subscriptions/{over}")).await.ok();
+    assert_eq!(sim.get(&path).await.ok().get("subscriptions"), None);
+    let asked = format!(
+        "{path}?expand[]=subscriptions.data.latest_invoice&expand[]=sources&expand[]=tax_ids"
+    );
+    let shown = sim.get(&asked).await.ok();
+    assert_eq!(ids(&shown["subscriptions"]), [made]);
+    assert_eq!(shown["subscriptions"]["data"][0]["latest_invoice"]["object"], "invoice");
+    assert_eq!((ids(&shown["sources"]).len(), ids(&shown["tax_ids"]).len()), (0, 0));
+    sim.assert_sound().await;
+}
+
+#[tokio::test]
+async fn an_invoice_shows_its_payment_and_the_secret_that_confirms_it() {
+    let sim = Sim::start().await;
+    let (customer, price) = (sim.customer().await, sim.licensed_price().await);
+    let ask = "expand[]=latest_invoice.confirmation_secret&expand[]=latest_invoice.payments";
+    let form = format!(
+        "customer={customer}&items[0][price]={price}&payment_behavior=default_incomplete&{ask}"
+    );
+    let made = sim.post("/v1/subscriptions", &form).await.ok();
+    let invoice = &made["latest_invoice"];
+    let payment = &invoice["payments"]["data"][0];
+    let intent = payment["payment"]["payment_intent"].as_str().unwrap();
+    let secret = invoice["confirmation_secret"]["client_secret"].as_str().unwrap();
+    assert!(intent.starts_with("pi_") && secret.starts_with(&format!("{intent}_secret_")));
+    assert_eq!(
+        (&payment["status"], &payment["amount_requested"], &payment["amount_paid"]),
+        (&json!("open"), &json!(1000), &Value::Null)
+    );
+    let path = format!("/v1/invoices/{}", id(invoice));
+    sim.post(&format!("{path}/pay"), "").await.ok();
+    let paid =
+        sim.get(&format!("{path}?expand[]=payments&expand[]=confirmation_secret")).await.ok();
+    let payment = &paid["payments"]["data"][0];
+    assert_eq!((&payment["status"], &payment["amount_paid"]), (&json!("paid"), &json!(1000)));
+    assert_eq!(payment["status_transitions"]["paid_at"], json!(NOW));
+    assert_eq!(paid["confirmation_secret"], Value::Null);
+    sim.assert_sound().await;
+    let object = sim.get(&format!("{path}?expand[]=payments.data.payment.payment_intent")).await;
+    assert_eq!(object.status, 501, "{}", object.body);
+}

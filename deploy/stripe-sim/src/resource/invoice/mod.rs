@@ -6,8 +6,10 @@ pub mod draft;
 pub mod finalize;
 pub mod line;
 pub mod pay;
+pub mod payment;
 
 use super::{Answer, Call, discount, page, payment_method};
+use crate::currency;
 use crate::error::ApiError;
 use crate::list::{self, Page, Range};
 use crate::params::{Params, merge_metadata};
@@ -94,7 +96,7 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
         || params.text("pending_invoice_items_behavior").as_deref() == Some("include");
     let own = subscription.as_ref().and_then(|own| own["currency"].as_str());
     let currency =
-        params.text("currency").or(own.map(str::to_owned)).unwrap_or_else(|| "usd".to_owned());
+        currency::take(&mut params)?.or(own.map(str::to_owned)).unwrap_or_else(|| "usd".to_owned());
     let auto = params.flag("auto_advance").unwrap_or(false);
     let method = params.text("collection_method");
     let mut fields = json!({ "metadata": {} });

@@ -4,6 +4,7 @@
 
 use super::super::{Call, discount, payment_method, price};
 use super::period;
+use crate::currency;
 use crate::error::ApiError;
 use crate::params::{Params, merge_metadata};
 use serde_json::{Value, json};
@@ -89,7 +90,7 @@ impl Plan {
             Some("error_if_incomplete") => Payment::Refuse,
             _ => Payment::Try,
         };
-        if params.text("currency").is_some_and(|currency| currency != plan.currency) {
+        if currency::take(params)?.is_some_and(|currency| currency != plan.currency) {
             return Err(ApiError::invalid(
                 "currency",
                 format!("The prices are in {}.", plan.currency),
