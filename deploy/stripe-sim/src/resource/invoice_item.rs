@@ -89,7 +89,7 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
         return Err(ApiError::no_such("subscription", id, "subscription"));
     }
     let invoice = draft_of(call, params.text("invoice"))?;
-    let (part, price, currency) = amount(call, &mut params)?;
+    let (part, price, currency) = amount(call, &mut params, None)?;
     let description = params.text("description");
     let mut metadata = json!({});
     merge_metadata(&mut metadata, params.take("metadata"))?;
@@ -141,11 +141,19 @@ fn draft_of(call: &Call<'_>, id: Option<String>) -> Result<Option<Value>, ApiErr
     Ok(Some(invoice))
 }
 
-/// The money of an item: an amount, or a quantity at a price or unit amount.
-fn amount(call: &Call<'_>, params: &mut Params) -> Result<(Part, Option<Value>, String), ApiError> {
-    let price_id = match params.hash("pricing") {
-        None => None,
-        Some(mut pricing) => {
+/// Takes the money of an item: an amount, or a quantity at a price or unit amount; and its currency, which may be known.
+///
+/// # Errors
+/// 400 for what Stripe refuses.
+pub fn amount(
+    call: &Call<'_>,
+    params: &mut Params,
+    known_currency: Option<&str>,
+) -> Result<(Part, Option<Value>, String), ApiError> {
+    let price_id = match (params.text("price"), params.hash("pricing")) {
+        (Some(id), _) => Some(id), // As previews spell it.
+        (None, None) => None,
+        (None, Some(mut pricing)) => {
             let id = pricing.text("price");
             pricing.finish()?;
             id
@@ -161,8 +169,10 @@ fn amount(call: &Call<'_>, params: &mut Params) -> Result<(Part, Option<Value>, 
             return Err(ApiError::only_one_of("quantity", "quantity_decimal", "quantity_decimal"));
         }
     };
-    let (fixed, unit) = (params.int("amount"), params.text("unit_amount_decimal"));
-    let currency = currency::take(params)?;
+    let fixed = params.int("amount");
+    let whole = params.int("unit_amount").map(|unit| unit.to_string());
+    let unit = params.text("unit_amount_decimal").or(whole);
+    let currency = currency::take(params)?.or(known_currency.map(str::to_owned));
     if let Some(id) = price_id {
         let found = call.world.store.prices.get(&id).cloned();
         let price = found.ok_or_else(|| ApiError::no_such("price", &id, "pricing[price]"))?;
@@ -191,7 +201,11 @@ fn amount(call: &Call<'_>, params: &mut Params) -> Result<(Part, Option<Value>, 
     }
 }
 
-fn period(call: &Call<'_>, params: &mut Params) -> Result<(i64, i64), ApiError> {
+/// Takes the time that an item is for: now, unless said.
+///
+/// # Errors
+/// 400 for an end before the start.
+pub fn period(call: &Call<'_>, params: &mut Params) -> Result<(i64, i64), ApiError> {
     let Some(mut given) = params.hash("period") else { return Ok((call.now(), call.now())) };
     let bounds = (given.int("start").unwrap_or_default(), given.int("end").unwrap_or_default());
     given.finish()?;

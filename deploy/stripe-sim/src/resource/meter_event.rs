@@ -4,6 +4,7 @@
 //! and meter while one is in flight. Everything else is taken in with a 200, also what will not count; the ledger keeps why.
 //! What comes later is in [`super::thin_event`] and [`super::meter_event_adjustment`], many events at once in [`super::meter_stream`].
 
+use super::subscription::threshold;
 use super::{Answer, Call, meter};
 use crate::clock::rfc3339;
 use crate::error::ApiError;
@@ -117,7 +118,11 @@ pub fn take_in(call: &mut Call<'_>, event: &Given) {
             _ => 3_600,
         });
     let row = judge(call, event);
+    let customer = row.customer.clone().filter(|_| row.outcome == Outcome::Counted);
     call.world.usage.take_in(row, window);
+    if let Some(customer) = customer {
+        threshold::look(call, &customer);
+    }
 }
 
 /// The second that the event's customer lives in: of its test clock, if it has one. Not known of Stripe, and the only way to test.

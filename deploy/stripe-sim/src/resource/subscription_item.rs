@@ -1,6 +1,6 @@
 //! `/v1/subscription_items`: one item at a time, settled like any change of a subscription's items.
 
-use super::subscription::update::{self, Proration};
+use super::subscription::update::{self, Change};
 use super::{Answer, Call, page, subscription};
 use crate::error::ApiError;
 use crate::params::Params;
@@ -52,7 +52,7 @@ fn change(mut fields: Map<String, Value>, id: Option<&str>) -> Vec<Params> {
 }
 
 fn take(params: &mut Params) -> Map<String, Value> {
-    let names = ["metadata", "price", "quantity"];
+    let names = ["billing_thresholds", "metadata", "price", "quantity"];
     names.into_iter().filter_map(|name| Some((name.to_owned(), params.take(name)?))).collect()
 }
 
@@ -63,32 +63,32 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
     let own = found.filter(|row| !subscription::is_terminal(row));
     let own = own.ok_or_else(|| ApiError::no_such("subscription", &id, "subscription"))?;
     call.enter_clock_of(&own);
-    let proration = Proration::take(&mut params);
-    let fields = take(&mut params);
+    let asked = change(take(&mut params), None);
+    let change = Change::take(call, &own, asked, &mut params)?;
     params.ignore(&["payment_behavior"]);
     params.finish()?;
-    let shown = update::change_items(call, own, change(fields, None), proration)?;
+    let shown = update::change_items(call, own, change)?;
     Ok(items(&shown).last().cloned().unwrap_or_default())
 }
 
 /// `POST /v1/subscription_items/{id}`.
 pub fn update(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
     let (own, _) = find(call, id)?;
-    let proration = Proration::take(&mut params);
-    let fields = take(&mut params);
+    let asked = change(take(&mut params), Some(id));
+    let change = Change::take(call, &own, asked, &mut params)?;
     params.ignore(&["off_session", "payment_behavior"]);
     params.finish()?;
-    let shown = update::change_items(call, own, change(fields, Some(id)), proration)?;
+    let shown = update::change_items(call, own, change)?;
     Ok(items(&shown).find(|item| item["id"] == id).cloned().unwrap_or_default())
 }
 
 /// `DELETE /v1/subscription_items/{id}`.
 pub fn delete(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
     let (own, _) = find(call, id)?;
-    let proration = Proration::take(&mut params);
+    let asked = change(Map::from_iter([("deleted".to_owned(), json!(true))]), Some(id));
+    let change = Change::take(call, &own, asked, &mut params)?;
     params.ignore(&["clear_usage", "payment_behavior"]); // Usage belongs to the meter and stays there.
     params.finish()?;
-    let fields = Map::from_iter([("deleted".to_owned(), json!(true))]);
-    update::change_items(call, own, change(fields, Some(id)), proration)?;
+    update::change_items(call, own, change)?;
     Ok(json!({ "id": id, "object": "subscription_item", "deleted": true }))
 }

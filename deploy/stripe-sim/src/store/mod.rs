@@ -19,9 +19,10 @@ use crate::settings::Settings;
 use agenda::Agenda;
 use cards::Cards;
 use deliveries::Deliveries;
+use rust_decimal::Decimal;
 use secrets::Secrets;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use table::Table;
 use usage::Usage;
 
@@ -132,6 +133,10 @@ pub struct Store {
     pub event_ages: HashMap<String, i64>,
     /// Unix second from which a metered item's usage is on its next line, where that is later than its period's start.
     pub usage_from: HashMap<String, i64>,
+    /// Usage that invoices of a threshold have billed (quantity, minor units), by item and the second from which it was counted.
+    pub billed: HashMap<(String, i64), (Decimal, i64)>,
+    /// Subscriptions that have or had a threshold, by customer.
+    pub watched: HashMap<String, BTreeSet<String>>,
     /// Notices given: (object, what, the second it is about).
     pub noticed: HashSet<(String, &'static str, i64)>,
     /// Signing secrets by webhook endpoint: shown once, at creation.

@@ -14,9 +14,11 @@ mod invoices;
 mod late;
 mod lives;
 mod meters;
+mod previews;
 mod resources;
 mod subscriptions;
 mod test_clocks;
+mod thresholds;
 mod v2;
 mod webhooks;
 

@@ -46,8 +46,30 @@ pub fn of_item(
     } else {
         Decimal::from(item["quantity"].as_i64().unwrap_or(1))
     };
-    let parts = rate(call, &price, quantity)?;
+    let parts = unbilled(call, item, span.0, rate(call, &price, quantity)?);
     Ok(parts.iter().map(|part| item_line(call, subscription, item, &price, span, part)).collect())
+}
+
+/// The second from which an item's usage is on its next line, in a period that starts at `start`.
+pub fn usage_from(call: &Call<'_>, item: &Value, start: i64) -> i64 {
+    call.world.store.usage_from.get(id_of(item)).copied().unwrap_or(start).max(start)
+}
+
+/// What invoices of a threshold have left of an item's usage since `from`: one part, whose tiers go on where theirs ended.
+pub fn unbilled(call: &Call<'_>, item: &Value, from: i64, parts: Vec<Part>) -> Vec<Part> {
+    let Some((quantity, amount)) = call.world.store.billed.get(&(id_of(item).to_owned(), from))
+    else {
+        return parts;
+    };
+    let sum = |total: Decimal, part: &Part| total.checked_add(part.quantity).unwrap_or(total);
+    let whole = parts.iter().fold(Decimal::ZERO, sum);
+    let left = Part {
+        quantity: whole.checked_sub(*quantity).unwrap_or(whole),
+        unit: parts.first().and_then(|part| part.unit),
+        amount: parts.iter().map(|part| part.amount).sum::<i64>() - amount,
+        tier: None,
+    };
+    vec![left]
 }
 
 /// Rates a quantity by a stored price, in the shape that the account's settings name.

@@ -9,7 +9,6 @@ use super::super::invoice_item::{self, Item};
 use super::{pause, roll};
 use crate::error::ApiError;
 use crate::rating::{self, Part};
-use crate::store::table::id_of;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
@@ -40,13 +39,13 @@ pub fn usage_of(
     (start, end): Span,
 ) -> Result<Vec<Value>, ApiError> {
     let price = line::price(call, &item["price"]);
-    let from = call.world.store.usage_from.get(id_of(item)).copied().unwrap_or(start).max(start);
+    let from = line::usage_from(call, item, start);
     if !line::is_metered(&price) || from >= end {
         return Ok(Vec::new());
     }
     let customer = subscription["customer"].as_str().unwrap_or_default();
     let quantity = line::usage(call, &price, customer, (from, end));
-    let parts = line::rate(call, &price, quantity)?;
+    let parts = line::unbilled(call, item, from, line::rate(call, &price, quantity)?);
     let of_part = |part: &Part| -> Value {
         let description = line::describe(call, &price, part);
         let made = Item::of(subscription, item, &price, part, (from, end));

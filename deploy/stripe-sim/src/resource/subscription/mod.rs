@@ -1,18 +1,21 @@
 //! `/v1/subscriptions`: read, cancel, change of status. A [`plan`] is read, then opened ([`open`]);
 //! changes are in [`update`], dates in [`period`].
 //!
-//! Time renews and ends it ([`roll`]), payments move its status ([`state`]), mid-period changes owe items ([`change`]).
+//! Time renews and ends it ([`roll`]), payments move its status ([`state`]), mid-period changes owe items ([`change`]),
+//! usage reaches thresholds ([`threshold`]).
 //!
 //! A subscription is stored with its prices by id and shown with the whole price and Stripe's legacy plan. All its items share one
-//! period. Absent on purpose: schedules, thresholds, items of different intervals.
+//! period. Absent on purpose: schedules, items of different intervals.
 
 pub mod change;
+pub mod extra;
 pub mod open;
 pub mod pause;
 pub mod period;
 pub mod plan;
 pub mod roll;
 pub mod state;
+pub mod threshold;
 pub mod update;
 
 use super::{Answer, Call, discount, object, page};

@@ -9,8 +9,9 @@ use super::super::invoice::draft::{self, Draft};
 use super::super::invoice::line::{self, Span};
 use super::super::invoice::{finalize, pay};
 use super::super::{Call, discount, object, payment_method};
+use super::extra::{self, Extra};
 use super::plan::{Anchor, Line, Payment, Plan, Trial};
-use super::{item_list, period, render};
+use super::{change, item_list, period, render, threshold};
 use crate::error::ApiError;
 use crate::ids;
 use crate::rating;
@@ -110,12 +111,17 @@ pub fn line_amounts(call: &Call<'_>, plan: &Plan) -> Result<Vec<i64>, ApiError> 
     amounts(call, plan, &dates(call, plan)?)
 }
 
+/// What the first invoice comes to, before discounts and what else is pending.
+fn due(plan: &Plan, amounts: &[i64]) -> i64 {
+    amounts.iter().chain(&plan.extras.iter().map(Extra::amount).collect::<Vec<_>>()).sum()
+}
+
 /// Says whether a plan can be opened now, and changes nothing.
 ///
 /// # Errors
 /// 400 or 402 when it cannot.
 pub fn check(call: &Call<'_>, plan: &Plan) -> Result<(), ApiError> {
-    let due: i64 = line_amounts(call, plan)?.iter().sum();
+    let due = due(plan, &line_amounts(call, plan)?);
     let outcome = call.world.cards.peek(&plan.customer);
     let refuses = plan.payment == Payment::Refuse && plan.is_charged() && due > 0;
     if refuses && outcome != Outcome::Ok { Err(pay::refusal(outcome)) } else { Ok(()) }
@@ -132,7 +138,7 @@ pub fn open(call: &mut Call<'_>, plan: &Plan) -> Result<Opened, ApiError> {
     check(call, plan)?;
     let dates = dates(call, plan)?;
     let amounts = amounts(call, plan, &dates)?;
-    let due: i64 = amounts.iter().sum();
+    let due = due(plan, &amounts);
     let pays =
         call.world.cards.peek(&plan.customer) == Outcome::Ok && plan.payment != Payment::Wait;
     let is_incomplete = due > 0 && plan.is_charged() && !pays;
@@ -142,6 +148,9 @@ pub fn open(call: &mut Call<'_>, plan: &Plan) -> Result<Opened, ApiError> {
     subscription["discounts"] =
         discount::make(call, plan.discounts.clone(), &plan.customer, holder);
     call.store().subscriptions.insert(subscription.clone());
+    threshold::watch(call, &subscription);
+    let extras = extra::items(call, &plan.extras, &subscription);
+    change::add(call, extras);
     let lines = first_lines(call, plan, &subscription, &amounts)?;
     let now = call.now();
     let made = Draft {
@@ -158,6 +167,35 @@ pub fn open(call: &mut Call<'_>, plan: &Plan) -> Result<Opened, ApiError> {
     call.store().subscriptions.replace(subscription.clone());
     let charges = plan.payment != Payment::Wait;
     Ok(Opened { subscription, invoice, charges })
+}
+
+/// The first invoice of a plan, kept nowhere.
+///
+/// # Errors
+/// 400 when the plan cannot be opened.
+pub fn preview(
+    call: &mut Call<'_>,
+    plan: &Plan,
+    id: &str,
+    items: Vec<Value>,
+) -> Result<Value, ApiError> {
+    let dates = dates(call, plan)?;
+    let amounts = amounts(call, plan, &dates)?;
+    let subscription = document(call, plan, &dates, false);
+    let lines = first_lines(call, plan, &subscription, &amounts)?;
+    let now = call.now();
+    let made = Draft {
+        customer: &plan.customer,
+        subscription: Some(&subscription),
+        reason: "upcoming",
+        currency: &plan.currency,
+        lines,
+        period: (now, now),
+        finalizes_at: None,
+    };
+    let mut pending = draft::pending(call, &made);
+    pending.extend(items);
+    Ok(draft::build(call, id, made, &pending))
 }
 
 fn first_lines(
@@ -214,7 +252,7 @@ fn document(call: &mut Call<'_>, plan: &Plan, dates: &Dates, is_incomplete: bool
     let fields = json!({
         "id": id, "object": "subscription", "automatic_tax": object("subscription.automatic_tax", json!({ "enabled": false })),
         "billing_cycle_anchor": dates.anchor, "billing_cycle_anchor_config": config, "billing_mode": mode,
-        "billing_schedules": [], "cancel_at": if ends { json!(dates.end) } else { Value::Null }, "cancel_at_period_end": ends,
+        "billing_schedules": [], "billing_thresholds": plan.thresholds, "cancel_at": if ends { json!(dates.end) } else { Value::Null }, "cancel_at_period_end": ends,
         "canceled_at": if ends { json!(now) } else { Value::Null },
         "cancellation_details": object("subscription.cancellation_details", json!({ "reason": reason })),
         "collection_method": plan.collection_method, "created": now, "currency": plan.currency, "customer": plan.customer,
@@ -242,6 +280,7 @@ pub fn item(call: &mut Call<'_>, subscription: &str, line: &Line, start: i64, en
     if let Some(quantity) = line.quantity {
         item["quantity"] = json!(quantity);
     }
+    item["billing_thresholds"] = line.thresholds.clone();
     item
 }
 

@@ -3,7 +3,7 @@
 //! A plan is read once and opened later ([`super::open`]), so that a checkout session can hold one.
 
 use super::super::{Call, discount, payment_method, price};
-use super::period;
+use super::{extra, period, threshold};
 use crate::currency;
 use crate::error::ApiError;
 use crate::params::{Params, merge_metadata};
@@ -16,6 +16,8 @@ pub struct Line {
     /// None for a metered price.
     pub quantity: Option<i64>,
     pub metadata: Value,
+    /// The item's `billing_thresholds`, or null.
+    pub thresholds: Value,
 }
 
 /// All that is known of a subscription before it is opened.
@@ -39,6 +41,9 @@ pub struct Plan {
     pub default_payment_method: Option<String>,
     pub payment_settings: Value,
     pub discounts: discount::Wanted,
+    /// The subscription's `billing_thresholds`, or null.
+    pub thresholds: Value,
+    pub extras: Vec<extra::Extra>,
 }
 
 /// What becomes of a first invoice with something due.
@@ -102,6 +107,8 @@ impl Plan {
         }
         read_payment_settings(params, &mut plan.payment_settings)?;
         plan.discounts = discount::take(call, params, &plan.customer)?.unwrap_or_default();
+        plan.thresholds = threshold::take(params)?.unwrap_or_default();
+        plan.extras = extra::take(call, params, &plan.currency)?;
         params.ignore_if_off("automatic_tax", "enabled");
         params.ignore(&["off_session"]);
         Ok(plan)
@@ -152,6 +159,8 @@ impl Plan {
             default_payment_method: None,
             payment_settings: json!({ "save_default_payment_method": "off" }),
             discounts: discount::Wanted::default(),
+            thresholds: Value::Null,
+            extras: Vec::new(),
         })
     }
 
@@ -210,7 +219,8 @@ fn read_line(call: &mut Call<'_>, mut given: Params, param: &str) -> Result<Line
             "The price specified is set to `type=one_time` but this field only accepts prices with `type=recurring`.",
         ));
     }
-    let quantity = match (price["recurring"]["usage_type"] == "metered", given.int("quantity")) {
+    let is_metered = price["recurring"]["usage_type"] == "metered";
+    let quantity = match (is_metered, given.int("quantity")) {
         (true, None) => None,
         (true, Some(_)) => {
             let place = quantity_path.trim_end_matches("[quantity]");
@@ -230,8 +240,9 @@ fn read_line(call: &mut Call<'_>, mut given: Params, param: &str) -> Result<Line
     };
     let mut metadata = json!({});
     merge_metadata(&mut metadata, given.take("metadata"))?;
+    let thresholds = threshold::take_usage(&mut given, is_metered)?.unwrap_or_default();
     given.finish()?;
-    Ok(Line { price: id, quantity, metadata })
+    Ok(Line { price: id, quantity, metadata, thresholds })
 }
 
 /// The currency of all lines, which must agree, as must their intervals.

@@ -29,14 +29,10 @@ pub fn roll(call: &mut Call<'_>, mut subscription: Value) -> Result<(), ApiError
     if was_trial {
         subscription["status"] = json!("active");
     }
-    let invoice = invoice(call, &subscription, lines, span);
-    if let Some(invoice) = &invoice {
-        subscription["latest_invoice"] = invoice["id"].clone();
-    }
+    let invoice = invoice(call, &subscription, lines, span, "subscription_cycle");
+    subscription["latest_invoice"] = invoice["id"].clone();
     state::save(call, subscription, "customer.subscription.updated");
-    if let Some(invoice) = invoice {
-        draft::announce(call, &invoice);
-    }
+    draft::announce(call, &invoice);
     Ok(())
 }
 
@@ -55,7 +51,7 @@ pub fn end(call: &mut Call<'_>, mut subscription: Value) -> Result<(), ApiError>
     let invoice = if lines.is_empty() && !draft::has_pending(call, &subscription) {
         None
     } else {
-        invoice(call, &subscription, lines, span)
+        Some(invoice(call, &subscription, lines, span, "subscription_cycle"))
     };
     if let Some(invoice) = &invoice {
         subscription["latest_invoice"] = invoice["id"].clone();
@@ -120,8 +116,8 @@ pub fn usage_lines(
 ) -> Result<Vec<Value>, ApiError> {
     let mut lines = Vec::new();
     for item in items(call, subscription, true) {
-        let from = call.world.store.usage_from.get(id_of(&item)).copied().unwrap_or(start);
-        lines.append(&mut line::of_item(call, subscription, &item, (from.max(start), end))?);
+        let from = line::usage_from(call, &item, start);
+        lines.append(&mut line::of_item(call, subscription, &item, (from, end))?);
     }
     Ok(lines)
 }
@@ -149,25 +145,27 @@ fn items(call: &Call<'_>, subscription: &Value, metered: bool) -> Vec<Value> {
     wanted.cloned().collect()
 }
 
-fn invoice(
+/// A draft that waits for the account's grace period, or for a person. `reason` is Stripe's `billing_reason`.
+pub fn invoice(
     call: &mut Call<'_>,
     subscription: &Value,
     lines: Vec<Value>,
     period: Span,
-) -> Option<Value> {
+    reason: &'static str,
+) -> Value {
     let waits = subscription["status"] == "unpaid"
         || subscription["pause_collection"]["behavior"] == "keep_as_draft";
     let finalizes_at = (!waits).then_some(call.now() + call.world.settings.grace_s);
     let draft = Draft {
         customer: subscription["customer"].as_str().unwrap_or_default(),
         subscription: Some(subscription),
-        reason: "subscription_cycle",
+        reason,
         currency: subscription["currency"].as_str().unwrap_or_default(),
         lines,
         period,
         finalizes_at,
     };
-    Some(draft::make(call, draft))
+    draft::make(call, draft)
 }
 
 /// A trial that ends with no card to charge: ends or pauses the subscription when it was told to. True: done.

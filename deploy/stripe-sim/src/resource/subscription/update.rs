@@ -2,14 +2,15 @@
 //!
 //! Items can be added, removed, moved to another price and given another quantity. What the old state owes comes first: usage under
 //! an old metered price, the unused time of old licences; then what the new state owes ([`change`]). With `proration_behavior=none`
-//! nothing is owed, and usage from before a change of price is on no invoice, as at Stripe. Absent on purpose: thresholds, new
-//! anchors but `now`, other intervals.
+//! nothing is owed, and usage from before a change of price is on no invoice, as at Stripe. Absent on purpose: new anchors, other
+//! intervals.
 
 use super::super::invoice::line;
 use super::super::{Answer, Call, discount, payment_method};
+use super::extra::{self, Extra};
 use super::open;
 use super::plan::{self, Line};
-use super::{alive, change, roll, state};
+use super::{alive, change, roll, state, threshold};
 use crate::error::ApiError;
 use crate::params::{Params, merge_metadata};
 use crate::store::table::id_of;
@@ -33,6 +34,38 @@ impl Proration {
             Some("always_invoice") => Self::Invoice,
             _ => Self::Items,
         }
+    }
+}
+
+/// A change of items, and how it is settled.
+pub struct Change {
+    pub items: Vec<Params>,
+    pub proration: Proration,
+    /// The second from which time is charged anew: now, or the `proration_date`.
+    pub at: i64,
+    pub extras: Vec<Extra>,
+}
+
+impl Change {
+    /// Takes `proration_behavior` and `proration_date`, for items that are read already.
+    ///
+    /// # Errors
+    /// 400 for a date outside the running period.
+    pub fn take(
+        call: &Call<'_>,
+        subscription: &Value,
+        items: Vec<Params>,
+        params: &mut Params,
+    ) -> Result<Self, ApiError> {
+        let proration = Proration::take(params);
+        let path = params.path_of("proration_date");
+        let at = params.int("proration_date").unwrap_or_else(|| call.now());
+        let (start, end) = roll::span_of(subscription);
+        if at != call.now() && !(start..=end).contains(&at) {
+            let message = "The proration date must lie in the current billing period.";
+            return Err(ApiError::invalid(&path, message));
+        }
+        Ok(Self { items, proration, at, extras: Vec::new() })
     }
 }
 
@@ -65,9 +98,14 @@ pub fn update(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
     plan::read_payment_settings(&mut params, &mut subscription["payment_settings"])?;
     let customer = subscription["customer"].as_str().unwrap_or_default().to_owned();
     let discounts = discount::take(call, &mut params, &customer)?;
-    let proration = Proration::take(&mut params);
+    let items = params.hashes("items").unwrap_or_default();
+    let mut change = Change::take(call, &subscription, items, &mut params)?;
     end_trial(call, &mut subscription, &mut params)?;
-    let changes = params.hashes("items").unwrap_or_default();
+    if let Some(thresholds) = threshold::take(&mut params)? {
+        subscription["billing_thresholds"] = thresholds;
+    }
+    let currency = subscription["currency"].as_str().unwrap_or_default();
+    change.extras = extra::take(call, &mut params, currency)?;
     params.ignore(&["off_session", "payment_behavior"]);
     params.ignore_if_off("automatic_tax", "enabled");
     params.finish()?;
@@ -77,7 +115,7 @@ pub fn update(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
     if let Some(wanted) = discounts {
         subscription["discounts"] = discount::make(call, wanted, &customer, ("subscription", id));
     }
-    change_items(call, subscription, changes, proration)
+    change_items(call, subscription, change)
 }
 
 /// `POST /v1/subscriptions/{id}/migrate`: from classic to flexible billing. There is no way back.
@@ -100,16 +138,36 @@ pub fn migrate(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
 ///
 /// # Errors
 /// 400 for what Stripe refuses, 501 for what is not simulated; nothing has changed then.
-pub fn change_items(
+pub fn change_items(call: &mut Call<'_>, subscription: Value, change: Change) -> Answer {
+    let proration = change.proration;
+    let (subscription, owed) = changed_and_owed(call, subscription, change)?;
+    let id = id_of(&subscription).to_owned();
+    let customer = subscription["customer"].as_str().unwrap_or_default().to_owned();
+    let has_owed = !owed.is_empty();
+    change::add(call, owed);
+    threshold::watch(call, &subscription);
+    state::save(call, subscription, "customer.subscription.updated");
+    if has_owed && proration == Proration::Invoice {
+        change::invoice_pending(call, &id)?;
+    }
+    threshold::look(call, &customer); // Usage so far may be past a threshold that is new.
+    Ok(super::shown(call, &id))
+}
+
+/// The subscription with its items changed, and the invoice items that this owes; neither is stored. Usage under a new price counts
+/// from now on.
+///
+/// # Errors
+/// As [`change_items`].
+pub fn changed_and_owed(
     call: &mut Call<'_>,
     mut subscription: Value,
-    changes: Vec<Params>,
-    proration: Proration,
-) -> Answer {
+    change: Change,
+) -> Result<(Value, Vec<Value>), ApiError> {
     let before = subscription["items"]["data"].as_array().cloned().unwrap_or_default();
-    let after = changed(call, &subscription, before.clone(), changes)?;
-    let id = id_of(&subscription).to_owned();
-    let owed = owed(call, &subscription, &before, &after, proration)?;
+    let after = changed(call, &subscription, before.clone(), change.items)?;
+    let mut owed = owed(call, &subscription, &before, &after, (change.proration, change.at))?;
+    owed.append(&mut extra::items(call, &change.extras, &subscription));
     let now = call.now();
     for item in &after {
         let old = before.iter().find(|old| old["id"] == item["id"]);
@@ -119,14 +177,7 @@ pub fn change_items(
         }
     }
     subscription["items"]["data"] = Value::Array(after);
-    let has_owed = !owed.is_empty();
-    change::add(call, owed);
-    let shown = state::save(call, subscription, "customer.subscription.updated");
-    if has_owed && proration == Proration::Invoice {
-        change::invoice_pending(call, &id)?;
-        return Ok(super::shown(call, &id));
-    }
-    Ok(shown)
+    Ok((subscription, owed))
 }
 
 /// Items for what a change owes; nothing while no time is charged for.
@@ -135,7 +186,7 @@ fn owed(
     subscription: &Value,
     before: &[Value],
     after: &[Value],
-    proration: Proration,
+    (proration, at): (Proration, i64),
 ) -> Result<Vec<Value>, ApiError> {
     let is_free =
         matches!(subscription["status"].as_str(), Some("trialing" | "paused" | "incomplete"));
@@ -158,10 +209,10 @@ fn owed(
         if is_flexible && !keeps_price {
             items.append(&mut change::usage_of(call, subscription, old, (start, now))?);
         }
-        items.extend(change::proration(call, subscription, old, now, (start, end), -1)?);
+        items.extend(change::proration(call, subscription, old, at, (start, end), -1)?);
     }
     for new in after.iter().filter(|new| !before.iter().any(|old| same(old, new))) {
-        items.extend(change::proration(call, subscription, new, now, (start, end), 1)?);
+        items.extend(change::proration(call, subscription, new, at, (start, end), 1)?);
     }
     Ok(items)
 }
@@ -255,6 +306,9 @@ fn change_item(
     mut change: Params,
 ) -> Result<(), ApiError> {
     merge_metadata(&mut item["metadata"], change.take("metadata"))?;
+    if let Some(thresholds) = threshold::take_usage(&mut change, is_metered(call, item))? {
+        item["billing_thresholds"] = thresholds;
+    }
     let quantity = change.int("quantity");
     let new_price = change.text("price").filter(|price| item["price"] != price.as_str());
     if new_price.is_none() && quantity.is_none() {
@@ -302,6 +356,10 @@ fn check_fits(call: &Call<'_>, subscription: &Value, line: &Line) -> Result<(), 
         return Err(ApiError::not_simulated("a change to a price with another interval"));
     }
     Ok(())
+}
+
+fn is_metered(call: &Call<'_>, item: &Value) -> bool {
+    line::is_metered(&line::price(call, &item["price"]))
 }
 
 fn is_licensed(call: &Call<'_>, price: &str) -> bool {
