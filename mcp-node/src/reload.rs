@@ -76,6 +76,7 @@ impl Reload {
             // Where the node listens has not changed, whatever the file says now.
             let settings = DoorSettings { loopback: before.settings.loopback, ..config.door };
             self.door.set(Door { meter, front, named, access, signer, traces, settings });
+            servers.announce();
         }
         Ok(std::mem::replace(&mut self.servers, servers))
     }

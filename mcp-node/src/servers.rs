@@ -141,6 +141,13 @@ impl Servers {
             .filter(move |(_, found)| !kept.iter().any(|kept| Arc::ptr_eq(kept, found)))
     }
 
+    /// Tells clients that listen of servers that came and went, once new requests meet those that there are.
+    pub fn announce(&self) {
+        if let Some(all) = &self.together {
+            all.announce();
+        }
+    }
+
     /// Ends the streams that would never end by themselves.
     pub fn end_streams(&self) {
         if let Some(all) = &self.together {
@@ -162,6 +169,9 @@ impl Servers {
 
     /// Stops those of `before` that are no more, once every call on them must have ended.
     pub fn retire(&self, before: &Self) {
+        if let (Some(all), None) = (&before.together, &self.together) {
+            all.end_streams();
+        }
         for (spec, upstream) in self.gone(before) {
             let (patience, upstream) = (spec.settings.request_patience, upstream.clone());
             tokio::spawn(async move {

@@ -17,7 +17,7 @@ use mcp_node_core::{
 use serde_json::{Value, json};
 
 use super::{
-    Aggregate, Member,
+    Aggregate, LISTS, Member,
     ask::No,
     sessions::{At, Session},
 };
@@ -174,7 +174,12 @@ impl Drop for Begun {
     }
 }
 
-fn said_by_all(result: &mut Value, all: Greeting, missing: &[&str]) {
+fn said_by_all(result: &mut Value, mut all: Greeting, missing: &[&str]) {
+    for list in LISTS {
+        if let Some(Value::Object(can)) = all.capabilities.get_mut(list) {
+            can.insert("listChanged".to_owned(), true.into()); // When servers come and go.
+        }
+    }
     result["capabilities"] = Value::Object(all.capabilities);
     if let Some(instructions) = all.instructions {
         result["instructions"] = instructions.into();

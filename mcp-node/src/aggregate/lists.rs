@@ -18,7 +18,7 @@ use mcp_node_core::{
     splice,
 };
 
-use super::{Aggregate, Member, ask::No, owners::What, sessions::Session};
+use super::{Aggregate, Member, TWICE, ask::No, owners::What, sessions::Session};
 use crate::{
     bridge::{messages, wire_id},
     http::{Kind, Post, answer},
@@ -30,8 +30,6 @@ const MOST_PAGES: usize = 100;
 const MOST_TOLD: usize = 1_024;
 
 const BAD_CURSOR: Refusal = Refusal::InvalidParams("`params.cursor` is none of this server's.");
-const TWICE: Refusal =
-    Refusal::InvalidRequest("A member that decides what is done stands more than once.");
 
 /// What the servers have answered.
 struct Answers<'a> {

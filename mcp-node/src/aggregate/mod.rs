@@ -56,6 +56,8 @@ use crate::{
 /// What the new era does not have any more.
 const GONE: [&str; 5] =
     ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
+/// What is another list when servers come and go.
+const LISTS: [&str; 3] = ["tools", "prompts", "resources"];
 const TWICE: Refusal =
     Refusal::InvalidRequest("A member that decides what is done stands more than once.");
 
@@ -95,7 +97,9 @@ impl Aggregate {
     /// These servers, in this order.
     #[must_use]
     pub fn new(members: Vec<Member>, settings: UpstreamSettings) -> Arc<Self> {
-        Self::over(members, settings, Arc::default())
+        let all = Self::over(members, settings, Arc::default());
+        all.announce();
+        all
     }
 
     /// Other servers or prefixes in the place of these; sessions stay, with the servers that stay.
@@ -120,9 +124,18 @@ impl Aggregate {
     fn over(members: Vec<Member>, settings: UpstreamSettings, kept: Arc<Kept>) -> Arc<Self> {
         let prefixes: Vec<&str> = members.iter().map(|member| &*member.prefix).collect();
         let may_clash = names::may_clash(&prefixes);
-        let all = Arc::new(Self { members, may_clash, settings, kept });
-        all.kept.now.send_replace(Some(Arc::downgrade(&all)));
-        all
+        Arc::new(Self { members, may_clash, settings, kept })
+    }
+
+    /// Tells those who listen that these are the servers now; new requests must meet them already.
+    pub fn announce(self: &Arc<Self>) {
+        self.kept.now.send_if_modified(|now| {
+            let is_news = !now.as_ref().is_some_and(|now| now.as_ptr() == Arc::as_ptr(self));
+            if is_news {
+                *now = Some(Arc::downgrade(self));
+            }
+            is_news
+        });
     }
 
     /// The largest answer: that of all servers. Unit: bytes.

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{
+    HeaderMap, HeaderValue,
+    header::{AUTHORIZATION, COOKIE},
+};
 use mcp_node_core::{Refusal, message::IdKey};
 use parking_lot::Mutex;
 use schemas::KeyId;
@@ -83,10 +86,14 @@ impl Session {
     pub fn try_new(hello: &Post) -> Result<Arc<Self>, Refusal> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|_| Refusal::UpstreamUnreachable)?;
+        let mut hello = hello.untraced();
+        for proof in [AUTHORIZATION.as_str(), "x-api-key", COOKIE.as_str()] {
+            hello.inbound.headers.remove(proof); // It was needed once.
+        }
         Ok(Arc::new(Self {
             id: format!("{:032x}", u128::from_be_bytes(random)),
             key: hello.inbound.caller.state().key,
-            hello: hello.untraced(),
+            hello,
             parts: Mutex::default(),
             calls: Mutex::default(),
             level: Mutex::default(),

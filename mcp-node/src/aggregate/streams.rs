@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{
-    Aggregate, Kept, Member,
+    Aggregate, Kept, LISTS, Member,
     ask::{No, whole},
     back,
     sessions::Session,
@@ -239,7 +239,7 @@ impl Feeding {
     }
 
     async fn say_that_lists_changed(&self) {
-        for list in ["tools", "prompts", "resources"] {
+        for list in LISTS {
             let notice =
                 format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
             let notice = match &self.whose {

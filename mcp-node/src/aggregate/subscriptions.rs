@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use super::{
-    Aggregate, Member,
+    Aggregate, LISTS, Member,
     ask::No,
     streams::{Feeding, Part, Whose},
 };
@@ -80,6 +80,14 @@ impl Aggregate {
             && !open.values().any(|part| matches!(part, Part::Open(..)))
         {
             return no.answer(true);
+        }
+        // The node itself tells of lists that change when servers come and go.
+        let params = messages::params(&post.body).unwrap_or_default();
+        let wanted = messages::object(&params, "notifications").unwrap_or_default();
+        for name in LISTS.map(|list| format!("{list}ListChanged")) {
+            if wanted.get(&name).is_some_and(|raw| raw.get() == "true") {
+                accepted.insert(name, true.into());
+            }
         }
         let told = Value::Object(accepted.clone()).to_string();
         let acknowledged = answer::event(&messages::acknowledged(&id.raw, &told));

@@ -6,6 +6,7 @@
 
 pub mod answer;
 mod as_result;
+mod changes;
 mod cors;
 mod doorway;
 pub(crate) mod era;
@@ -206,10 +207,12 @@ async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response 
         let ended = front.delete(&inbound).await;
         return ended.unwrap_or_else(|refusal| answer::refuse(&refusal, None));
     }
-    match (front.get(&inbound).await, door.access.shown(&inbound.grant(), false)) {
+    let most = front.max_answer_bytes();
+    let stream = match (front.get(&inbound).await, door.access.shown(&inbound.grant(), false)) {
         // A resumed stream may hold the answer to a `tools/list`.
-        (Ok(stream), Some(shown)) => shown.of(stream, None, front.max_answer_bytes()).await,
+        (Ok(stream), Some(shown)) => shown.of(stream, None, most).await,
         (Ok(stream), None) => stream,
-        (Err(refusal), _) => answer::refuse(&refusal, None),
-    }
+        (Err(refusal), _) => return answer::refuse(&refusal, None),
+    };
+    changes::told(stream, &inbound.caller, None, most)
 }

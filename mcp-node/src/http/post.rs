@@ -13,7 +13,7 @@ use mcp_node_core::{
     message::{IdKey, read},
 };
 
-use super::{Door, Front, Inbound, answer, as_result, era};
+use super::{Door, Front, Inbound, answer, as_result, changes, era};
 use crate::{
     access::Access,
     keys::Known,
@@ -154,6 +154,8 @@ pub(super) async fn serve(door: &Door, front: &Front, inbound: Inbound, body: Bo
         return answer::refuse(&refusal, id.as_deref());
     }
     let lists = matches!(&kind, Kind::Request { method, .. } if method == "tools/list");
+    let listens = matches!(&kind, Kind::Request { method, .. } if method == "subscriptions/listen");
+    let listens = listens.then(|| inbound.caller.clone());
     let shown = lists.then(|| door.access.shown(&inbound.grant(), inbound.is_modern())).flatten();
     let (meter, access) = (door.meter.clone(), door.access.clone());
     let traced = door.traces.begin(&message, &inbound.headers, &inbound.caller.state());
@@ -161,9 +163,12 @@ pub(super) async fn serve(door: &Door, front: &Front, inbound: Inbound, body: Bo
     let post = Post { inbound, body, kind, traced, bytes_in, server, meter, access };
     let (said, modern) = (Said::of(&post), post.inbound.is_modern());
     match front.post(post).await {
-        Ok(response) => match shown {
-            Some(shown) => shown.of(response, id, front.max_answer_bytes()).await,
-            None => response,
+        Ok(response) => match (shown, listens) {
+            (Some(shown), _) => shown.of(response, id, front.max_answer_bytes()).await,
+            (None, Some(caller)) => {
+                changes::told(response, &caller, id.as_deref(), front.max_answer_bytes())
+            }
+            (None, None) => response,
         },
         Err(refusal) => {
             said.log(door, &refusal);

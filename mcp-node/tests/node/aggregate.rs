@@ -6,13 +6,22 @@ use http::Method;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use mcp_fixture::{Fixture, Speaks};
+use mcp_node::{
+    aggregate::{Aggregate, Member},
+    http::Front,
+    upstream::UpstreamSettings,
+};
 use rustix::process::Signal;
 use schemas::{KeyState, Record};
 use serde_json::{Value, json};
 
 use crate::{
+    conformance::{REVISIONS, judge},
     process::{Process, known},
-    rig::{Caller, SECRET, World, call, initialize, message, messages, until},
+    rig::{
+        Caller, Rig, SECRET, World, call, http_upstream, http_upstream_with, initialize, message,
+        messages, settings, until,
+    },
     server::Server,
 };
 
@@ -618,4 +627,66 @@ async fn servers_come_and_go_and_a_session_goes_on() {
         }
     }
     assert_eq!(test.process.stop().await, Some(0));
+}
+
+/// Gives a key another list of tools, and a session's stream and a subscription hear of it.
+async fn changes_are_told(test: &Together, tool: &str) {
+    let session = test.caller().initialized().await;
+    let mut own = session.stream(Method::GET, "").await;
+    let wanted = json!({ "notifications": { "toolsListChanged": true } });
+    let (listening, body) = test.caller().modern("subscriptions/listen", wanted);
+    let mut subscribed = listening.stream(Method::POST, body).await;
+    let (_, acknowledged) = next(&mut subscribed).await;
+    assert_eq!(acknowledged["params"]["notifications"]["toolsListChanged"], true, "{acknowledged}");
+    let (silent, body) =
+        test.caller().modern("subscriptions/listen", json!({ "notifications": {} }));
+    let mut silent = silent.stream(Method::POST, body).await;
+    next(&mut silent).await;
+    let mut key = test.key.clone();
+    key.tools = Some(vec![tool.to_owned()]);
+    test.world.ledger.put(&mut key).await;
+    assert_eq!(
+        next(&mut own).await.1,
+        json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" })
+    );
+    let (_, told) = next(&mut subscribed).await;
+    assert_eq!(told["method"], "notifications/tools/list_changed");
+    assert_eq!(told["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 1);
+    let listed = asked_old(&session, "tools/list", json!({})).await;
+    assert_eq!(names(&listed, "tools"), [tool]);
+    // A subscription to other things hears nothing of it: the next thing that it hears is its end.
+    test.process.signal(Signal::TERM);
+    let end = next(&mut silent).await.1;
+    assert!(end["result"].is_object(), "{end}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_listens_hears_that_the_key_may_call_other_tools() {
+    let (old, new) =
+        (Fixture::serve(Speaks::Old).await.unwrap(), Fixture::serve(Speaks::New).await.unwrap());
+    let test = Together::start(&[("old", &old), ("new", &new)], None).await;
+    changes_are_told(&test, "new_test_simple_text").await;
+    assert_eq!(test.process.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_suite_passes_in_front_of_two_servers_as_one() {
+    let settings = UpstreamSettings { max_sessions: 1_000, ..settings() };
+    let mut members = vec![];
+    for (name, prefix) in [("fixture", ""), ("other", "other_")] {
+        let upstream = http_upstream_with(&Fixture::serve(Speaks::All).await.unwrap(), settings);
+        let upstream = std::sync::Arc::new(upstream.named(Some(name)));
+        members.push(Member { name: name.into(), prefix: prefix.to_owned(), upstream });
+    }
+    let rig = Rig::start(http_upstream(&Fixture::serve(Speaks::All).await.unwrap())).await;
+    let key = rig.ledger().key(SECRET, Some(10_000)).await;
+    until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
+    let all = Aggregate::new(members, settings);
+    let (url, results) =
+        (rig.open_keyed_to(Front::All(all), SECRET).await, tempfile::tempdir().unwrap());
+    for (revision, count) in REVISIONS {
+        judge(&url, revision, results.path()).await.is_whole(revision, count);
+    }
+    until("the calls are counted", || rig.ledger().consumed(&key) > 20).await;
+    rig.stop().await;
 }

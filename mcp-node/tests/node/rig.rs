@@ -9,7 +9,8 @@ use mcp_node::{
     MeterSettings, Node, NodeSettings,
     access::Access,
     http::{
-        Door, DoorSettings, Doorway, ListenSettings, Tls, lanes::Lanes, listen, listen_over, router,
+        Door, DoorSettings, Doorway, Front, ListenSettings, Tls, lanes::Lanes, listen, listen_over,
+        router,
     },
     labels::Labels,
     spool::SpoolLimits,
@@ -188,7 +189,12 @@ impl Rig {
 
     /// Opens a second door that gives every request the key of `secret`, for clients that cannot.
     pub async fn open_keyed(&self, secret: &'static str) -> String {
-        let door = doorway(&self.node, &self.upstream, &self.access, &self.signer);
+        self.open_keyed_to(self.upstream.clone().into(), secret).await
+    }
+
+    /// As [`Rig::open_keyed`], to what stands elsewhere than behind the first door.
+    pub async fn open_keyed_to(&self, front: Front, secret: &'static str) -> String {
+        let door = doorway_to(&self.node, front, &self.access, &self.signer);
         let keyed = router(door).layer(axum::middleware::map_request(
             move |mut request: axum::extract::Request| async move {
                 request.headers_mut().insert("x-api-key", HeaderValue::from_static(secret));
@@ -250,6 +256,15 @@ fn doorway(
     access: &Arc<Access>,
     signer: &Option<Arc<Signer>>,
 ) -> Doorway {
+    doorway_to(node, upstream.clone().into(), access, signer)
+}
+
+fn doorway_to(
+    node: &Node,
+    front: Front,
+    access: &Arc<Access>,
+    signer: &Option<Arc<Signer>>,
+) -> Doorway {
     let settings = DoorSettings {
         max_request_bytes: 5 << 20,
         body_patience: Duration::from_secs(2),
@@ -259,7 +274,7 @@ fn doorway(
         loopback: true,
     };
     let (meter, access, signer) = (node.meter().clone(), access.clone(), signer.clone());
-    let (front, named, traces) = (upstream.clone().into(), HashMap::new(), Traces::default());
+    let (named, traces) = (HashMap::new(), Traces::default());
     Doorway::open(Door { meter, front, named, access, signer, traces, settings })
 }
 

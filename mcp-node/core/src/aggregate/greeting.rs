@@ -47,11 +47,18 @@ pub fn merged(greetings: &[(&str, Greeting)]) -> Greeting {
     all
 }
 
-/// Puts `more` into `all`: objects unite, true wins, else the first to speak does.
+/// Puts `more` into `all`: objects and lists unite, true wins, else the first to speak does.
 pub fn unite(all: &mut Map<String, Value>, more: &Map<String, Value>) {
     for (name, value) in more {
         match (all.get_mut(name), value) {
             (Some(Value::Object(known)), Value::Object(more)) => unite(known, more),
+            (Some(Value::Array(known)), Value::Array(more)) => {
+                for value in more {
+                    if !known.contains(value) {
+                        known.push(value.clone());
+                    }
+                }
+            }
             (Some(known @ (Value::Bool(false) | Value::Null)), more) => *known = more.clone(),
             (Some(_), _) => {}
             (None, value) => drop(all.insert(name.clone(), value.clone())),
@@ -68,11 +75,11 @@ mod tests {
     #[test]
     fn what_one_can_do_all_can() {
         let one = read(
-            br#"{"id":1,"result":{"capabilities":{"tools":{"listChanged":false,"x":1},"logging":{}},
+            br#"{"id":1,"result":{"capabilities":{"tools":{"listChanged":false,"x":1,"y":[1,2]},"logging":{}},
                 "instructions":"Ask \u0061way.","ttlMs":9,"cacheScope":"public"}}"#,
         );
         let two = read(
-            br#"{"id":1,"result":{"capabilities":{"tools":{"listChanged":true,"x":2},"prompts":{}},
+            br#"{"id":1,"result":{"capabilities":{"tools":{"listChanged":true,"x":2,"y":[2,3]},"prompts":{}},
                 "ttlMs":7,"cacheScope":"public"}}"#,
         );
         let (one, two) = (one.unwrap().unwrap(), two.unwrap().unwrap());
@@ -80,7 +87,7 @@ mod tests {
         let both = merged(&[("one", one.clone()), ("two", two.clone())]);
         assert_eq!(
             Value::from(both.capabilities),
-            json!({ "tools": { "listChanged": true, "x": 1 }, "logging": {}, "prompts": {} })
+            json!({ "tools": { "listChanged": true, "x": 1, "y": [1, 2, 3] }, "logging": {}, "prompts": {} })
         );
         assert_eq!((both.ttl_ms, both.public), (7, true));
         assert_eq!(both.instructions.as_deref(), Some("one: Ask away."));
