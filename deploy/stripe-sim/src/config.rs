@@ -104,6 +104,18 @@ pub fn webhook_url(text: &str) -> Result<String, String> {
     if local { Ok(text.to_owned()) } else { Err(format!("`{host}` is not a loopback host")) }
 }
 
+/// Accepts what Stripe accepts as an endpoint: an `http` or `https` URL of any host. Only those of [`webhook_url`] are sent to.
+///
+/// # Errors
+/// Says what is wrong with the URL.
+pub fn endpoint_url(text: &str) -> Result<String, String> {
+    let url: http::Uri = text.parse().map_err(|_| format!("`{text}` is not a URL"))?;
+    match (url.scheme_str(), url.host()) {
+        (Some("http" | "https"), Some(host)) if !host.is_empty() => Ok(text.to_owned()),
+        _ => Err(format!("`{text}` does not start with http:// or https:// and a host")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

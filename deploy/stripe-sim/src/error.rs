@@ -57,6 +57,8 @@ pub struct ApiError {
     pub param: Option<String>,
     /// `Stripe-Should-Retry`.
     pub should_retry: Option<bool>,
+    /// Why the bank refused, of a card error.
+    pub decline_code: Option<&'static str>,
     /// `Stripe-Rate-Limited-Reason`.
     pub limited: Option<&'static str>,
     /// Whether an idempotency key keeps this answer.
@@ -78,6 +80,7 @@ impl ApiError {
             message,
             param: None,
             should_retry: None,
+            decline_code: None,
             limited: None,
             stored: true,
         }
@@ -140,6 +143,20 @@ impl ApiError {
     /// 402: the card did not pay. What led there has happened: the invoice knows of the attempt.
     pub fn card(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(402, Kind::Card, Some(code), message)
+    }
+
+    /// 402: the bank refused the card.
+    pub fn declined(code: &'static str, decline_code: &'static str) -> Self {
+        let message = match decline_code {
+            "expired_card" => "Your card has expired.",
+            "incorrect_cvc" => "Your card's security code is incorrect.",
+            "insufficient_funds" => "Your card has insufficient funds.",
+            "processing_error" => {
+                "An error occurred while processing your card. Try again in a little bit."
+            }
+            _ => "Your card was declined.",
+        };
+        Self { decline_code: Some(decline_code), ..Self::card(code, message) }
     }
 
     /// 400: a parameter names an object that does not exist. `noun` as Stripe spells it: `customer`, `price`.
@@ -312,6 +329,9 @@ impl ApiError {
                 "doc_url".to_owned(),
                 json!(format!("https://stripe.com/docs/error-codes/{page}")),
             );
+        }
+        if let Some(decline_code) = self.decline_code {
+            error.insert("decline_code".to_owned(), json!(decline_code));
         }
         if let Some(param) = &self.param {
             error.insert("param".to_owned(), json!(param));

@@ -78,7 +78,10 @@ fn walk(world: &World, node: &mut Value, path: &[&str], inside: &str) -> Result<
             *id = resource::render(world, found);
             walk(world, id, rest, "")
         }),
-        Some(inner @ (Value::Object(_) | Value::Array(_))) if is_expandable || !rest.is_empty() => {
+        // A hash that is there already may be asked for too.
+        Some(inner @ (Value::Object(_) | Value::Array(_)))
+            if is_expandable || !rest.is_empty() || spec().is_listed(&component, field) =>
+        {
             walk(world, inner, rest, holds)
         }
         Some(Value::Null) => Ok(()),
@@ -93,6 +96,7 @@ fn on_demand(world: &World, node: &Value, field: &str) -> Option<Value> {
         ("price", "tiers") => {
             Some(world.store.price_tiers.get(id).cloned().unwrap_or_else(|| json!([])))
         }
+        ("price", "currency_options") => Some(resource::price::currency_options(world, node)),
         ("checkout.session", "line_items") => {
             let lines = world.store.session_lines.get(id)?;
             let lines = lines.iter().map(|line| resource::render(world, line)).collect();

@@ -14,6 +14,7 @@ pub const CUSTOMER: Kind = Kind("cus_", 14);
 pub const PRODUCT: Kind = Kind("prod_", 14);
 pub const PRICE: Kind = Kind("price_1", 23);
 pub const METER: Kind = Kind("mtr_test_", 32);
+pub const ALERT: Kind = Kind("alrt_1", 23);
 pub const METER_EVENT: Kind = Kind("mevt_", 24);
 pub const SUMMARY: Kind = Kind("mtrusg_test_", 40);
 pub const SESSION: Kind = Kind("cs_test_", 58);

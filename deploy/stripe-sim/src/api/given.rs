@@ -54,6 +54,13 @@ impl Given {
             Self::Json(value) => value.clone(),
         };
         spec().check_parameters(operation, &parameters)?;
+        let mut fields = parameters.as_object().into_iter().flatten();
+        // A filter that is nothing would show everything.
+        if operation.method == "GET"
+            && let Some((name, _)) = fields.find(|(_, value)| **value == "")
+        {
+            return Err(ApiError::empty(name));
+        }
         Ok(parameters)
     }
 }

@@ -130,6 +130,9 @@ async fn answer(
         app.clock.now_ms(),
     )?;
     check_version(incoming)?;
+    if incoming.header("stripe-account").is_some() {
+        return Err(refuse_as_not_simulated(app, "requests for a connected account"));
+    }
     let (operation, id, handler) = route(app, incoming)?;
     let given = given?;
     let mut claims = match Claims::of_key(
@@ -258,25 +261,26 @@ fn route<'a>(
 ) -> Result<(&'static Operation, &'a str, Handler), ApiError> {
     let (method, path) = (incoming.parts.method.as_str(), incoming.path());
     let Some((operation, id)) = spec().route(method, path) else {
-        let mut world = app.world();
         if spec().is_at_stripe(path) {
-            world.tally.not_simulated += 1;
-            world.tally.complain(format!("not simulated: {method} {path}"));
-            return Err(ApiError::not_simulated(&format!("{method} {path}")));
+            return Err(refuse_as_not_simulated(app, &format!("{method} {path}")));
         }
+        let mut world = app.world();
         world.tally.unvalidated_paths += 1;
         world.tally.complain(format!("no such path: {method} {path}"));
         return Err(ApiError::unrecognized(method, path));
     };
     match resource::handler(method, &operation.template) {
         Some(handler) => Ok((operation, id, handler)),
-        None => {
-            let mut world = app.world();
-            world.tally.not_simulated += 1;
-            world.tally.complain(format!("not simulated: {method} {}", operation.template));
-            Err(ApiError::not_simulated(&format!("{method} {}", operation.template)))
-        }
+        None => Err(refuse_as_not_simulated(app, &format!("{method} {}", operation.template))),
     }
+}
+
+/// Counts what Stripe can do and the simulator cannot.
+fn refuse_as_not_simulated(app: &App, what: &str) -> ApiError {
+    let mut world = app.world();
+    world.tally.not_simulated += 1;
+    world.tally.complain(format!("not simulated: {what}"));
+    ApiError::not_simulated(what)
 }
 
 /// Error envelopes are answers too.

@@ -156,6 +156,17 @@ pub fn retrieve(call: &mut Call<'_>, id: &str, params: Params) -> Answer {
     super::show(call, &call.world.store.sessions, "checkout.session", id, params)
 }
 
+/// `POST /v1/checkout/sessions/{id}`: its metadata.
+pub fn update(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
+    expire_if_late(call, id);
+    let found = call.world.store.sessions.get(id).cloned();
+    let mut session = found.ok_or_else(|| ApiError::not_found("checkout.session", id))?;
+    merge_metadata(&mut session["metadata"], params.take("metadata"))?;
+    params.finish()?;
+    call.store().sessions.replace(session.clone());
+    Ok(session)
+}
+
 /// `GET /v1/checkout/sessions`.
 pub fn list(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
     let created = Range::take(&mut params, "created")?;

@@ -97,12 +97,14 @@ fn read_lines(invoice: &Value, given: Vec<Params>) -> Result<Vec<Value>, ApiErro
         let place = line.path_of("amount");
         let own_path = line.path_of("invoice_line_item");
         let own = line.text("invoice_line_item");
-        if let Some(own) = &own {
-            let mut rows = invoice["lines"]["data"].as_array().into_iter().flatten();
-            if !rows.any(|row| row["id"] == own.as_str()) {
-                return Err(ApiError::no_such("line_item", own, &own_path));
+        let of = match &own {
+            None => None,
+            Some(id) => {
+                let mut rows = invoice["lines"]["data"].as_array().into_iter().flatten();
+                let found = rows.find(|row| row["id"] == id.as_str());
+                Some(found.ok_or_else(|| ApiError::no_such("line_item", id, &own_path))?)
             }
-        }
+        };
         let quantity = line.int("quantity");
         let unit = match (line.int("unit_amount"), line.text("unit_amount_decimal")) {
             (Some(unit), _) => Some(Decimal::from(unit)),
@@ -115,7 +117,10 @@ fn read_lines(invoice: &Value, given: Vec<Params>) -> Result<Vec<Value>, ApiErro
                 let many = Decimal::from(quantity.unwrap_or(1));
                 rating::round(unit.checked_mul(many).ok_or_else(|| ApiError::missing(&place))?)?
             }
-            (None, None) => return Err(ApiError::missing(&place)),
+            (None, None) => match (of, quantity) {
+                (Some(of), Some(quantity)) => share(of, quantity)?,
+                _ => return Err(ApiError::missing(&place)),
+            },
         };
         let mut row = custom(amount, line.text("description").as_deref());
         row["quantity"] = json!(quantity);
@@ -128,6 +133,12 @@ fn read_lines(invoice: &Value, given: Vec<Params>) -> Result<Vec<Value>, ApiErro
         Ok(row)
     };
     given.into_iter().map(read).collect()
+}
+
+/// What some of a line's quantity comes to.
+fn share(line: &Value, quantity: i64) -> Result<i64, ApiError> {
+    let whole = line["quantity"].as_i64().filter(|whole| *whole > 0).unwrap_or(1);
+    rating::share(line["amount"].as_i64().unwrap_or_default(), quantity, whole)
 }
 
 fn custom(amount: i64, description: Option<&str>) -> Value {

@@ -73,7 +73,7 @@ pub fn add(
 }
 
 fn checked(url: &str) -> Result<String, ApiError> {
-    config::webhook_url(url).map_err(|why| ApiError::invalid("webhook_endpoint[url]", why))
+    config::endpoint_url(url).map_err(|why| ApiError::invalid("webhook_endpoint[url]", why))
 }
 
 /// A row as the API shows it: its URL only where that is included.

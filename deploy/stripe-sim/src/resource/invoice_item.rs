@@ -1,10 +1,10 @@
 //! `/v1/invoiceitems`: what the customer's next invoice takes in.
 //!
 //! An item belongs to a subscription, to a draft, or to the next invoice of any kind in its currency. Items of an invoice that is no
-//! draft any more are fixed. Absent on purpose: discounts, taxes, `price_data`.
+//! draft any more are fixed. Absent on purpose: discounts, taxes.
 
 use super::invoice::{draft, line};
-use super::{Answer, Call, object, page};
+use super::{Answer, Call, object, page, price};
 use crate::currency;
 use crate::error::ApiError;
 use crate::ids;
@@ -95,6 +95,7 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
     merge_metadata(&mut metadata, params.take("metadata"))?;
     let period = period(call, &mut params)?;
     let discountable = params.flag("discountable");
+    params.ignore(&["tax_behavior", "tax_code"]); // Nothing is taxed here.
     params.finish()?;
     let made = Item {
         customer: &customer,
@@ -146,13 +147,14 @@ fn draft_of(call: &Call<'_>, id: Option<String>) -> Result<Option<Value>, ApiErr
 /// # Errors
 /// 400 for what Stripe refuses.
 pub fn amount(
-    call: &Call<'_>,
+    call: &mut Call<'_>,
     params: &mut Params,
     known_currency: Option<&str>,
 ) -> Result<(Part, Option<Value>, String), ApiError> {
+    let data = params.hash("price_data");
     let price_id = match (params.text("price"), params.hash("pricing")) {
         (Some(id), _) => Some(id), // As previews spell it.
-        (None, None) => None,
+        (None, None) => data.map(|data| price::inline(call, data)).transpose()?,
         (None, Some(mut pricing)) => {
             let id = pricing.text("price");
             pricing.finish()?;

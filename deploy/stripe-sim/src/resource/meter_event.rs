@@ -5,7 +5,7 @@
 //! What comes later is in [`super::thin_event`] and [`super::meter_event_adjustment`], many events at once in [`super::meter_stream`].
 
 use super::subscription::threshold;
-use super::{Answer, Call, meter};
+use super::{Answer, Call, alert, meter};
 use crate::clock::rfc3339;
 use crate::error::ApiError;
 use crate::ids;
@@ -118,9 +118,11 @@ pub fn take_in(call: &mut Call<'_>, event: &Given) {
             _ => 3_600,
         });
     let row = judge(call, event);
-    let customer = row.customer.clone().filter(|_| row.outcome == Outcome::Counted);
+    let own = row.meter.clone().zip(row.customer.clone());
+    let (own, value) = (own.filter(|_| row.outcome == Outcome::Counted), row.value);
     call.world.usage.take_in(row, window);
-    if let Some(customer) = customer {
+    if let Some((meter, customer)) = own {
+        alert::look(call, &meter, &customer, value);
         threshold::look(call, &customer);
     }
 }

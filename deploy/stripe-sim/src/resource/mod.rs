@@ -4,6 +4,7 @@
 //! effect, so a refusal changes nothing. Documents are stored as Stripe shows them, except that prices inside subscriptions and
 //! lines are kept by id and joined on reading ([`render`]).
 
+pub mod alert;
 pub mod checkout;
 pub mod coupon;
 pub mod credit_grant;
@@ -68,6 +69,7 @@ fn v2_handler(method: &str, path: &str) -> Option<Handler> {
         ("DELETE", "/core/event_destinations/{id}") => event_destination::delete,
         ("POST", "/core/event_destinations/{id}/enable") => event_destination::enable,
         ("POST", "/core/event_destinations/{id}/disable") => event_destination::disable,
+        ("GET", "/core/events") => thin_event::list,
         ("GET", "/core/events/{id}") => thin_event::retrieve,
         ("POST", "/billing/meter_events") => meter_event::create_v2,
         ("POST", "/billing/meter_event_adjustments") => meter_event_adjustment::create_v2,
@@ -133,6 +135,12 @@ fn v1_handler(method: &str, path: &str) -> Option<Handler> {
         ("POST", "/billing/meters/{id}") => meter::update,
         ("POST", "/billing/meters/{id}/deactivate") => meter::deactivate,
         ("POST", "/billing/meters/{id}/reactivate") => meter::reactivate,
+        ("GET", "/billing/alerts") => alert::list,
+        ("POST", "/billing/alerts") => alert::create,
+        ("GET", "/billing/alerts/{id}") => alert::retrieve,
+        ("POST", "/billing/alerts/{id}/activate") => alert::activate,
+        ("POST", "/billing/alerts/{id}/archive") => alert::archive,
+        ("POST", "/billing/alerts/{id}/deactivate") => alert::deactivate,
         ("GET", "/billing/meters/{id}/event_summaries") => summary::list,
         ("POST", "/billing/meter_event_adjustments") => meter_event_adjustment::create,
         ("POST", "/billing_portal/sessions") => portal::create,
@@ -140,6 +148,7 @@ fn v1_handler(method: &str, path: &str) -> Option<Handler> {
         ("POST", "/checkout/sessions") => checkout::create,
         ("GET", "/checkout/sessions") => checkout::list,
         ("GET", "/checkout/sessions/{id}") => checkout::retrieve,
+        ("POST", "/checkout/sessions/{id}") => checkout::update,
         ("GET", "/checkout/sessions/{id}/line_items") => checkout::line_items,
         ("POST", "/checkout/sessions/{id}/expire") => checkout::expire,
         ("POST", "/subscriptions") => subscription::create,
@@ -371,7 +380,7 @@ mod tests {
             .operations
             .iter()
             .filter(|operation| handler(&operation.method, &operation.template).is_some());
-        assert_eq!(served.count(), 131);
+        assert_eq!(served.count(), 139);
     }
 
     #[test]

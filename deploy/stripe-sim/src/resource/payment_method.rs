@@ -18,19 +18,31 @@ struct TestCard(&'static str, &'static str, &'static str, Behavior);
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Behavior {
     Pays,
-    /// Refused when it is attached.
-    RefusesAttachment,
+    /// Refused when it is attached, with this error code and decline code.
+    Refused(&'static str, &'static str),
     Declines,
     WantsAction,
 }
 
-const TEST_CARDS: [TestCard; 9] = [
+const DECLINED: Behavior = Behavior::Refused("card_declined", "generic_decline");
+const NO_FUNDS: Behavior = Behavior::Refused("card_declined", "insufficient_funds");
+const EXPIRED: Behavior = Behavior::Refused("expired_card", "expired_card");
+const WRONG_CVC: Behavior = Behavior::Refused("incorrect_cvc", "incorrect_cvc");
+const NOT_PROCESSED: Behavior = Behavior::Refused("processing_error", "processing_error");
+
+const TEST_CARDS: [TestCard; 15] = [
     TestCard("visa", "4242424242424242", "visa", Behavior::Pays),
     TestCard("visa_debit", "4000056655665556", "visa", Behavior::Pays),
     TestCard("mastercard", "5555555555554444", "mastercard", Behavior::Pays),
     TestCard("amex", "378282246310005", "amex", Behavior::Pays),
     TestCard("discover", "6011111111111117", "discover", Behavior::Pays),
-    TestCard("chargeDeclined", "4000000000000002", "visa", Behavior::RefusesAttachment),
+    TestCard("chargeDeclined", "4000000000000002", "visa", DECLINED),
+    TestCard("visa_chargeDeclined", "4000000000000002", "visa", DECLINED),
+    TestCard("chargeDeclinedInsufficientFunds", "4000000000009995", "visa", NO_FUNDS),
+    TestCard("visa_chargeDeclinedInsufficientFunds", "4000000000009995", "visa", NO_FUNDS),
+    TestCard("chargeDeclinedExpiredCard", "4000000000000069", "visa", EXPIRED),
+    TestCard("chargeDeclinedIncorrectCvc", "4000000000000127", "visa", WRONG_CVC),
+    TestCard("chargeDeclinedProcessingError", "4000000000000119", "visa", NOT_PROCESSED),
     TestCard("chargeCustomerFail", "4000000000000341", "visa", Behavior::Declines),
     TestCard("authenticationRequired", "4000002760003184", "visa", Behavior::WantsAction),
     TestCard("threeDSecure2Required", "4000000000003220", "visa", Behavior::WantsAction),
@@ -209,8 +221,8 @@ pub fn attach_to(call: &mut Call<'_>, id: &str, customer: &str) -> Answer {
         None => call.world.store.card_numbers.get(id).cloned(),
     };
     let number = number.ok_or_else(|| ApiError::not_found("PaymentMethod", id))?;
-    if behavior(&number) == Behavior::RefusesAttachment {
-        return Err(ApiError::card("card_declined", "Your card was declined."));
+    if let Behavior::Refused(code, why) = behavior(&number) {
+        return Err(ApiError::declined(code, why));
     }
     let mut method = if known.is_some() {
         let expiry = default_expiry(call);
@@ -275,7 +287,7 @@ pub fn use_for(call: &mut Call<'_>, id: &str, customer: &str) {
     let number = call.world.store.card_numbers.get(id).cloned().unwrap_or_default();
     let outcome = match behavior(&number) {
         Behavior::Pays => Outcome::Ok,
-        Behavior::Declines | Behavior::RefusesAttachment => Outcome::Decline,
+        Behavior::Declines | Behavior::Refused(..) => Outcome::Decline,
         Behavior::WantsAction => Outcome::RequiresAction,
     };
     call.world.cards.set_default(customer, outcome);

@@ -177,7 +177,7 @@ fn of_customer(call: &mut Call<'_>, mut params: Params, details: Params, custome
 
 /// Takes `invoice_items`: items that are only in the preview.
 fn one_off(
-    call: &Call<'_>,
+    call: &mut Call<'_>,
     params: &mut Params,
     customer: &str,
     currency: &str,

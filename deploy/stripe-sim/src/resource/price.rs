@@ -10,13 +10,17 @@ use crate::error::ApiError;
 use crate::ids;
 use crate::list::Range;
 use crate::params::{Params, merge_metadata};
+use crate::store::World;
 use crate::store::table::id_of;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// `POST /v1/prices`.
 pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
+    if params.take("custom_unit_amount").is_some() {
+        return Err(ApiError::not_simulated("a price that its buyer chooses"));
+    }
     let currency = currency::required(&mut params)?;
     let recurring = recurring(call, &mut params)?;
     let scheme = params.text("billing_scheme").unwrap_or_else(|| "per_unit".to_owned());
@@ -117,6 +121,19 @@ pub fn inline(call: &mut Call<'_>, mut data: Params) -> Result<String, ApiError>
     }
     call.store().prices.insert(price);
     Ok(id)
+}
+
+/// `currency_options`: the price's own currency, as it is the only one here.
+pub fn currency_options(world: &World, price: &Value) -> Value {
+    let names = ["tax_behavior", "unit_amount", "unit_amount_decimal"];
+    let mut own: Map<String, Value> =
+        names.into_iter().map(|name| (name.to_owned(), price[name].clone())).collect();
+    own.insert("custom_unit_amount".to_owned(), Value::Null);
+    if let Some(tiers) = world.store.price_tiers.get(id_of(price)) {
+        own.insert("tiers".to_owned(), tiers.clone());
+    }
+    let currency = price["currency"].as_str().unwrap_or_default().to_owned();
+    Value::Object(Map::from_iter([(currency, Value::Object(own))]))
 }
 
 fn recurring(call: &Call<'_>, params: &mut Params) -> Answer {

@@ -98,7 +98,7 @@ fn summary(meter: &str, customer: &str, (start, end): (i64, i64), value: &Decima
 }
 
 /// Stripe sends a JSON number: whole ones as integers, so nothing is lost below 2^63.
-fn number(value: &Decimal) -> Value {
+pub fn number(value: &Decimal) -> Value {
     serde_json::from_str(&value.normalize().to_string())
         .expect("a decimal without exponent is a JSON number")
 }

@@ -9,10 +9,13 @@ use super::{Answer, Call};
 use crate::clock::rfc3339;
 use crate::error::ApiError;
 use crate::ids;
+use crate::list::Page;
 use crate::params::Params;
 use crate::schema::spec;
 use crate::store::table::id_of;
 use crate::store::usage::{Outcome, Row};
+use chrono::DateTime;
+use form_urlencoded::Serializer;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -96,4 +99,61 @@ pub fn retrieve(call: &mut Call<'_>, id: &str, params: Params) -> Answer {
     let found = call.world.store.thin_events.get(id);
     let kept = found.filter(|row| row["created"].as_str().is_some_and(|at| at >= oldest.as_str()));
     kept.cloned().ok_or_else(|| ApiError::not_found("event", id))
+}
+
+/// `GET /v2/core/events`: those of the last 30 days, the newest first; a page's token is the last row of the page before.
+pub fn list(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
+    let object = params.text("object_id");
+    let types = params.texts("types");
+    let page = Page::take_v2(&mut params)?;
+    let mut filters = Serializer::new(String::new()); // The next page has them too.
+    filters.extend_pairs(object.iter().map(|id| ("object_id", id)));
+    filters.extend_pairs(types.iter().flatten().map(|kind| ("types[]", kind)));
+    let bounds = bounds(&mut params, &mut filters)?;
+    params.finish()?;
+    let oldest = call.now() - KEPT_S;
+    let rows = call.world.store.thin_events.newest_first();
+    let (rows, has_more) = page.cut("event", rows, |row| {
+        let at = row["created"].as_str().and_then(second).unwrap_or_default();
+        at >= oldest
+            && bounds.iter().all(|(bound, fits)| fits(&at, bound))
+            && object.as_ref().is_none_or(|id| row["related_object"]["id"] == id.as_str())
+            && types
+                .as_ref()
+                .is_none_or(|types| types.iter().any(|kind| row["type"] == kind.as_str()))
+    })?;
+    let last = rows.last().filter(|_| has_more).map(|row| id_of(row));
+    let next =
+        last.map(|id| format!("/v2/core/events?{}", filters.append_pair("page", id).finish()));
+    let data: Vec<Value> = rows.into_iter().cloned().collect();
+    Ok(json!({ "data": data, "next_page_url": next, "previous_page_url": null }))
+}
+
+/// A second that `created` names, and how an event's must compare with it.
+type Bound = (i64, Comparison);
+type Comparison = fn(&i64, &i64) -> bool;
+
+fn bounds(
+    params: &mut Params,
+    filters: &mut Serializer<'_, String>,
+) -> Result<Vec<Bound>, ApiError> {
+    let mut given = params.hash("created").unwrap_or_default();
+    let all: [(&str, Comparison); 4] =
+        [("gt", i64::gt), ("gte", i64::ge), ("lt", i64::lt), ("lte", i64::le)];
+    let mut bounds = Vec::new();
+    for (name, fits) in all {
+        let path = given.path_of(name);
+        if let Some(text) = given.text(name) {
+            let at = second(&text);
+            let bad = || ApiError::invalid(&path, format!("Invalid timestamp: {text}"));
+            bounds.push((at.ok_or_else(bad)?, fits));
+            filters.append_pair(&format!("created[{name}]"), &text);
+        }
+    }
+    given.finish()?;
+    Ok(bounds)
+}
+
+fn second(text: &str) -> Option<i64> {
+    DateTime::parse_from_rfc3339(text).ok().map(|at| at.timestamp())
 }

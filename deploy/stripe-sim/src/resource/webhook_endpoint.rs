@@ -71,7 +71,7 @@ pub fn roll_secret(call: &mut Call<'_>, id: &str, keep_s: i64) -> Answer {
 }
 
 fn checked_url(url: &str) -> Result<String, ApiError> {
-    config::webhook_url(url)
+    config::endpoint_url(url)
         .map_err(|why| ApiError::invalid_code("url_invalid", "url", format!("Invalid URL: {why}")))
 }
 

@@ -112,14 +112,18 @@ fn misfit(alternatives: &[&Value], wanted: &str, text: &str, path: &str) -> ApiE
         ),
         "number" => ApiError::invalid(path, format!("Invalid decimal: {text}")),
         "boolean" => ApiError::invalid(path, format!("Invalid boolean: {text}")),
-        _ => match alternatives.iter().find_map(|schema| schema["enum"].as_array()) {
-            Some(words) => {
-                ApiError::invalid(path, format!("Invalid {path}: must be one of {}", list(words)))
+        _ => match alternatives
+            .iter()
+            .find_map(|schema| schema["enum"].as_array())
+            .map(|words| list(words))
+        {
+            Some(words) if !words.is_empty() => {
+                ApiError::invalid(path, format!("Invalid {path}: must be one of {words}"))
             }
-            None if alternatives.iter().any(|schema| is(schema, "array")) => {
+            _ if alternatives.iter().any(|schema| is(schema, "array")) => {
                 ApiError::invalid(path, "Invalid array")
             }
-            None => ApiError::invalid(path, "Invalid object"),
+            _ => ApiError::invalid(path, "Invalid object"),
         },
     }
 }

@@ -158,6 +158,12 @@ impl Spec {
         !property["x-expansionResources"].is_null()
     }
 
+    /// True when `field` of `component` holds hashes that Stripe takes in `expand`, expanded or not.
+    pub fn is_listed(&self, component: &str, field: &str) -> bool {
+        let listed = &self.components.get(component).unwrap_or(&Value::Null)["x-expandableFields"];
+        listed.as_array().is_some_and(|names| names.iter().any(|name| name == field))
+    }
+
     /// True when Stripe can expand `field` of `component` and the simulator has no such objects.
     pub fn is_cut_to_id(&self, component: &str, field: &str) -> bool {
         let path = format!("{component}/{field}");

@@ -114,6 +114,11 @@ pub struct Store {
     pub payment_methods: Table,
     /// Numbers by payment method, until it is detached.
     pub card_numbers: HashMap<String, String>,
+    pub alerts: Table,
+    /// What customers used since alerts watch them, by alert and customer.
+    pub alert_usage: HashMap<(String, String), Decimal>,
+    /// Alerts that were told, by alert and customer.
+    pub alerts_told: HashSet<(String, String)>,
     pub features: Table,
     /// Which product has which feature.
     pub product_features: Table,

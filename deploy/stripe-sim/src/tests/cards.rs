@@ -88,3 +88,20 @@ async fn a_card_is_made_from_a_number_and_belongs_to_one_customer() {
     assert_eq!(short.refusal(), (402, "card_error", Some("incorrect_number"), Some("number")));
     sim.assert_sound().await;
 }
+
+#[tokio::test]
+async fn a_refused_card_says_why() {
+    let sim = Sim::start().await;
+    let customer = sim.customer().await;
+    for (card, code, why) in [
+        ("pm_card_chargeDeclined", "card_declined", "generic_decline"),
+        ("pm_card_chargeDeclinedInsufficientFunds", "card_declined", "insufficient_funds"),
+        ("pm_card_chargeDeclinedExpiredCard", "expired_card", "expired_card"),
+    ] {
+        let path = format!("/v1/payment_methods/{card}/attach");
+        let refused = sim.post(&path, &format!("customer={customer}")).await;
+        assert_eq!(refused.refusal(), (402, "card_error", Some(code), None));
+        assert_eq!(refused.body["error"]["decline_code"], why);
+    }
+    sim.assert_sound().await;
+}

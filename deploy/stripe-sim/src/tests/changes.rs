@@ -195,3 +195,65 @@ async fn currencies_keep_their_own_minor_units() {
     }
     sim.assert_sound().await;
 }
+
+#[tokio::test]
+async fn a_new_anchor_begins_a_period_that_is_billed_at_once() {
+    let sim = Sim::start().await;
+    let own = metered(&sim, "").await;
+    let seat = sim.licensed_price().await;
+    let path = format!("/v1/subscriptions/{}", own.id);
+    let form = format!("items[0][price]={seat}&proration_behavior=always_invoice");
+    sim.post(&path, &form).await.ok();
+    sim.used(&own.customer, "40", NOW).await;
+    sim.advance(15 * DAY).await;
+    let same = sim.post(&path, "billing_cycle_anchor[type]=unchanged").await.ok();
+    assert_eq!(same["billing_cycle_anchor"], json!(NOW));
+    let moved = sim.post(&path, "billing_cycle_anchor[type]=now").await.ok();
+    let start = &moved["items"]["data"][0]["current_period_start"];
+    let now = json!(NOW + 15 * DAY);
+    assert_eq!((&moved["billing_cycle_anchor"], start), (&now, &now));
+    let bill = sim.invoices_of(&own.id).await.remove(0);
+    assert_eq!((&moved["latest_invoice"], &bill["amount_paid"]), (&bill["id"], &json!(540)));
+    let amounts: Vec<i64> = lines(&bill).into_iter().map(|line| line.0).collect();
+    assert_eq!(amounts, [1000, 40, -500]);
+    sim.used(&own.customer, "3", NOW + 15 * DAY).await;
+    sim.advance(31 * DAY + HOUR).await;
+    assert_eq!(sim.invoices_of(&own.id).await[0]["total"], 1003);
+    sim.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_change_that_must_be_paid_is_refused_with_its_card_and_changes_nothing() {
+    let sim = Sim::start().await;
+    let own = metered(&sim, "").await;
+    let seat = sim.licensed_price().await;
+    sim.card(&own.customer, "decline", None).await;
+    let path = format!("/v1/subscriptions/{}", own.id);
+    let form = format!("items[0][price]={seat}&proration_behavior=always_invoice");
+    let refused = sim.post(&path, &format!("{form}&payment_behavior=error_if_incomplete")).await;
+    assert_eq!(refused.refusal(), (402, "card_error", Some("card_declined"), None));
+    assert_eq!(ids(&sim.get(&path).await.ok()["items"]).len(), 1);
+    let pending = sim.post(&path, &format!("{form}&payment_behavior=pending_if_incomplete")).await;
+    assert_eq!(pending.status, 501);
+    assert_eq!(sim.post(&path, &form).await.ok()["status"], "past_due");
+}
+
+#[tokio::test]
+async fn an_end_is_set_at_creation() {
+    let sim = Sim::start().await;
+    let end = NOW + 40 * DAY;
+    let own = metered(&sim, &format!("&cancel_at={end}")).await;
+    let shown = sim.get(&format!("/v1/subscriptions/{}", own.id)).await.ok();
+    let expect = (&json!(end), &json!(false));
+    assert_eq!((&shown["cancel_at"], &shown["cancel_at_period_end"]), expect);
+    sim.advance(40 * DAY).await;
+    assert_eq!(sim.status_of(&own.id).await, "canceled");
+    let seat = sim.licensed_price().await;
+    let form = format!("customer={}&items[0][price]={seat}", own.customer);
+    let past = sim.post("/v1/subscriptions", &format!("{form}&cancel_at={NOW}")).await;
+    assert_eq!(past.refusal().3, Some("cancel_at"));
+    let made =
+        sim.post("/v1/subscriptions", &format!("{form}&cancel_at=min_period_end")).await.ok();
+    assert_eq!(made["cancel_at_period_end"], true);
+    sim.assert_sound().await;
+}

@@ -171,3 +171,19 @@ async fn the_page_behind_the_url_has_a_button_that_pays() {
         "complete"
     );
 }
+
+#[tokio::test]
+async fn a_session_takes_metadata_later() {
+    let sim = Sim::start().await;
+    let price = sim.licensed_price().await;
+    let form = format!(
+        "mode=subscription&success_url=https://example.test&line_items[0][price]={price}&line_items[0][quantity]=1&metadata[a]=1"
+    );
+    let made = sim.post("/v1/checkout/sessions", &form).await.ok();
+    let path = format!("/v1/checkout/sessions/{}", id(&made));
+    let changed = sim.post(&path, "metadata[b]=2").await.ok();
+    assert_eq!(changed["metadata"], json!({ "a": "1", "b": "2" }));
+    assert_eq!(sim.get(&path).await.ok()["metadata"], changed["metadata"]);
+    assert_eq!(sim.post("/v1/checkout/sessions/cs_none", "metadata[b]=2").await.status, 404);
+    sim.assert_sound().await;
+}

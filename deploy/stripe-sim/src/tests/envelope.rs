@@ -63,7 +63,7 @@ async fn an_unknown_path_is_404_and_counted() {
 #[tokio::test]
 async fn what_stripe_knows_and_the_simulator_does_not_is_501_and_counted() {
     let sim = Sim::start().await;
-    let path = sim.post("/v1/billing/alerts", "alert_type=usage_threshold&title=x").await;
+    let path = sim.post("/v1/payment_intents", "amount=100&currency=usd").await;
     assert_eq!((path.status, path.header("stripe-should-retry")), (501, Some("false")));
     let parameter = sim.post("/v1/customers", "email=a@b.c&source=tok_1").await;
     assert_eq!(parameter.status, 501);
@@ -131,4 +131,24 @@ async fn what_stripe_has_and_the_simulator_has_not_is_501_and_counted() {
     assert_eq!(sim.delete("/v1/prices/price_1").await.status, 404, "nobody can delete a price");
     let health = sim.look("/health").await;
     assert_eq!((&health["not_simulated"], &health["unvalidated_paths"]), (&json!(3), &json!(5)));
+}
+
+#[tokio::test]
+async fn an_empty_filter_is_refused_and_a_text_is_no_hash() {
+    let sim = Sim::start().await;
+    let empty = sim.get("/v1/customers?email=").await;
+    let expect = (400, "invalid_request_error", Some("parameter_invalid_empty"), Some("email"));
+    assert_eq!(empty.refusal(), expect);
+    let text = sim.post("/v1/customers", "address=Rome").await;
+    assert_eq!(text.message(), "Invalid object");
+    sim.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_connected_account_is_501() {
+    let sim = Sim::start().await;
+    let headers = [("authorization", &*bearer()), ("stripe-account", "acct_1")];
+    let reply = sim.send(Method::GET, "/v1/customers", &headers, String::new()).await.unwrap();
+    assert_eq!(reply.status, 501);
+    assert_eq!(sim.look("/health").await["not_simulated"], 1);
 }

@@ -129,3 +129,31 @@ async fn a_hand_made_invoice_is_edited_sent_and_due() {
     assert_eq!(refused.refusal().3, Some("days_until_due"));
     sim.assert_sound().await;
 }
+
+#[tokio::test]
+async fn an_item_brings_its_price_along_and_a_credit_note_takes_some_of_a_line() {
+    let sim = Sim::start().await;
+    let (customer, product) = (sim.customer().await, sim.product().await);
+    let draft = sim.post("/v1/invoices", &format!("customer={customer}")).await.ok();
+    assert_eq!(draft["hosted_invoice_url"], Value::Null);
+    let form = format!(
+        "customer={customer}&invoice={}&price_data[currency]=usd&price_data[product]={product}&price_data[unit_amount]=150&quantity=4&tax_behavior=exclusive",
+        id(&draft)
+    );
+    assert_eq!(sim.post("/v1/invoiceitems", &form).await.ok()["amount"], 600);
+    let path = format!("/v1/invoices/{}", id(&draft));
+    let open = sim.post(&format!("{path}/finalize"), "").await.ok();
+    assert!(open["hosted_invoice_url"].as_str().unwrap().starts_with("https://"));
+    assert!(open["invoice_pdf"].as_str().unwrap().ends_with("/pdf"));
+    let line = id(&open["lines"]["data"][0]);
+    let form = format!(
+        "invoice={}&lines[0][type]=invoice_line_item&lines[0][invoice_line_item]={line}&lines[0][quantity]=1",
+        id(&draft)
+    );
+    let note = sim.post("/v1/credit_notes", &form).await.ok();
+    assert_eq!((&note["total"], &note["lines"]["data"][0]["quantity"]), (&json!(150), &json!(1)));
+    assert_eq!(sim.get(&path).await.ok()["amount_remaining"], 450);
+    sim.assert_sound().await;
+    let from = format!("from_invoice[action]=revision&from_invoice[invoice]={}", id(&draft));
+    assert_eq!(sim.post("/v1/invoices", &from).await.status, 501);
+}

@@ -117,3 +117,27 @@ async fn the_portal_cancels_and_takes_it_back() {
     assert_eq!(none.unwrap().status, 404);
     sim.assert_sound().await;
 }
+
+#[tokio::test]
+async fn thin_events_are_listed_page_by_page_and_filtered() {
+    let sim = Sim::start().await;
+    let meter = sim.meter().await;
+    for n in 0..3 {
+        event(&sim, "calls", "cus_none", "1", &format!("nobody-{n}")).await;
+        event(&sim, "other", "cus_none", "1", &format!("no-meter-{n}")).await;
+        sim.advance(60).await;
+    }
+    let all = sim.get("/v2/core/events?limit=100").await.ok();
+    assert_eq!((ids(&all).len(), &all["next_page_url"]), (6, &Value::Null));
+    let asked = format!("object_id={meter}&created[gte]=2026-11-20T12:02:00Z");
+    let first = sim.get(&format!("/v2/core/events?limit=1&{asked}")).await.ok();
+    let next = first["next_page_url"].as_str().unwrap();
+    let rest = sim.get(next).await.ok();
+    assert_eq!((ids(&first).len(), ids(&rest).len()), (1, 1), "the first report is too old");
+    assert!(rest["data"][0]["data"]["reason"].is_object());
+    let kind = "types[]=v1.billing.meter.no_meter_found";
+    assert_eq!(ids(&sim.get(&format!("/v2/core/events?{kind}")).await.ok()).len(), 3);
+    let bad = sim.get("/v2/core/events?created[gt]=yesterday").await;
+    assert_eq!((bad.status, &bad.body["error"]["code"]), (400, &json!("invalid_fields")));
+    sim.assert_sound().await;
+}

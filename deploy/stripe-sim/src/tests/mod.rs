@@ -1,5 +1,6 @@
 //! Tests over real HTTP on a free port. Each test has a simulator of its own, with the clock frozen at [`NOW`].
 
+mod alerts;
 mod cards;
 mod changes;
 mod checkout;

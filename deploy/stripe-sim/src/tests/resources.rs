@@ -200,6 +200,8 @@ async fn only_what_can_be_expanded_is_expanded() {
     let price = sim.metered_price(&meter).await;
     let listed = sim.get("/v1/prices?expand[]=data.product").await.ok();
     assert_eq!(listed["data"][0]["product"]["object"], "product");
+    let own = sim.get(&format!("/v1/prices/{price}?expand[]=recurring")).await.ok();
+    assert_eq!(own["recurring"]["meter"], json!(meter));
     for path in ["currency", "nonsense", "product.name", "recurring.meter"] {
         let reply = sim.get(&format!("/v1/prices/{price}?expand[]={path}")).await;
         assert_eq!(reply.refusal(), (400, "invalid_request_error", None, Some("expand")), "{path}");
@@ -389,4 +391,15 @@ async fn an_invoice_shows_its_payment_and_the_secret_that_confirms_it() {
     sim.assert_sound().await;
     let object = sim.get(&format!("{path}?expand[]=payments.data.payment.payment_intent")).await;
     assert_eq!(object.status, 501, "{}", object.body);
+}
+
+#[tokio::test]
+async fn a_price_shows_its_only_currency_as_an_option() {
+    let sim = Sim::start().await;
+    let price = sim.licensed_price().await;
+    let shown = sim.get(&format!("/v1/prices/{price}?expand[]=currency_options")).await.ok();
+    assert_eq!(shown["currency_options"]["usd"]["unit_amount"], 1000);
+    sim.assert_sound().await;
+    let form = "currency=usd&product_data[name]=P&custom_unit_amount[enabled]=true";
+    assert_eq!(sim.post("/v1/prices", form).await.status, 501);
 }

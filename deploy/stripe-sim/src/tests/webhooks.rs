@@ -140,7 +140,7 @@ async fn the_secret_is_shown_once() {
     assert!(sim.get(&path).await.ok().get("secret").is_none());
     assert!(sim.get("/v1/webhook_endpoints").await.ok()["data"][0].get("secret").is_none());
     assert_eq!(
-        sim.post("/v1/webhook_endpoints", &format!("url=https://example.com/x&{ALL}"))
+        sim.post("/v1/webhook_endpoints", &format!("url=ftp://example.com/x&{ALL}"))
             .await
             .refusal()
             .2,
@@ -343,4 +343,18 @@ async fn events_are_listed_for_30_days() {
     sim.advance(1).await;
     assert_eq!(ids(&sim.get("/v1/events").await.ok()).len(), 0);
     sim.assert_sound().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_elsewhere_is_kept_and_never_sent_to() {
+    let sim = Sim::start().await;
+    let form = format!("url=https://example.test/hook&{ALL}");
+    let made = sim.post("/v1/webhook_endpoints", &form).await.ok();
+    assert!(made["secret"].as_str().unwrap().starts_with("whsec_"));
+    sim.customer().await;
+    let seen = sim.until("/deliveries", |seen| seen["deliveries"][0]["state"] == "failed").await;
+    let attempts = seen["deliveries"][0]["attempts"].as_array().unwrap();
+    let error = attempts[0]["error"].as_str().unwrap();
+    assert_eq!(attempts.len(), 1);
+    assert!(error.starts_with("not sent: "), "{error}");
 }

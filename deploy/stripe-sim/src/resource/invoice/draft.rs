@@ -84,7 +84,7 @@ fn frame(id: &str, now: i64) -> Value {
     json!({
         "id": id, "object": "invoice", "amount_overpaid": 0, "amount_paid": 0, "amount_shipping": 0, "attempt_count": 0,
         "attempted": false, "automatic_tax": object("invoice.automatic_tax", json!({ "enabled": false })), "created": now,
-        "customer_tax_exempt": "none", "customer_tax_ids": [], "default_tax_rates": [], "discounts": [],
+        "customer_tax_exempt": "none", "hosted_invoice_url": null, "invoice_pdf": null, "customer_tax_ids": [], "default_tax_rates": [], "discounts": [],
         "issuer": { "type": "self" }, "livemode": false, "metadata": {},
         "payment_settings": object("invoice.payment_settings", json!({})), "post_payment_credit_notes_amount": 0,
         "pre_payment_credit_notes_amount": 0, "status": "draft",

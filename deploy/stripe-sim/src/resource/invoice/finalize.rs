@@ -85,6 +85,9 @@ fn open(call: &mut Call<'_>, invoice: &mut Value, subscription: Option<&Value>, 
     if invoice["effective_at"].is_null() {
         invoice["effective_at"] = json!(now);
     }
+    let page = format!("https://stripe-sim.invalid/invoices/{}", id_of(invoice));
+    invoice["invoice_pdf"] = json!(format!("{page}/pdf"));
+    invoice["hosted_invoice_url"] = json!(page); // Nobody serves either.
     invoice["auto_advance"] = json!(advances);
     invoice["automatically_finalizes_at"] = Value::Null;
     invoice["next_payment_attempt"] = Value::Null;

@@ -79,6 +79,9 @@ pub fn list(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
 
 /// `POST /v1/invoices`: a draft by hand, with or without the pending items.
 pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
+    if params.take("from_invoice").is_some() {
+        return Err(ApiError::not_simulated("a revision of an invoice"));
+    }
     let subscription = match params.text("subscription") {
         None => None,
         Some(id) => {

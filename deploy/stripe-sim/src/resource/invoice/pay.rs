@@ -135,9 +135,7 @@ pub fn refusal(outcome: Outcome) -> ApiError {
             "",
             "This customer has no attached payment source or default payment method. Please consider adding a default payment method.",
         ),
-        Outcome::Ok | Outcome::Decline => {
-            ApiError::card("card_declined", "Your card was declined.")
-        }
+        Outcome::Ok | Outcome::Decline => ApiError::declined("card_declined", "generic_decline"),
     }
 }
 

@@ -246,13 +246,14 @@ fn document(call: &mut Call<'_>, plan: &Plan, dates: &Dates, is_incomplete: bool
     } else {
         json!({ "type": "classic", "flexible": null })
     };
-    let ends = plan.cancel_at_period_end;
+    let cancel_at = plan.cancel_at.or(plan.cancel_at_period_end.then_some(dates.end));
+    let ends = cancel_at.is_some();
     let reason = if ends { json!("cancellation_requested") } else { Value::Null };
     let customer = call.world.store.customers.get(&plan.customer).cloned().unwrap_or_default();
     let fields = json!({
         "id": id, "object": "subscription", "automatic_tax": object("subscription.automatic_tax", json!({ "enabled": false })),
         "billing_cycle_anchor": dates.anchor, "billing_cycle_anchor_config": config, "billing_mode": mode,
-        "billing_schedules": [], "billing_thresholds": plan.thresholds, "cancel_at": if ends { json!(dates.end) } else { Value::Null }, "cancel_at_period_end": ends,
+        "billing_schedules": [], "billing_thresholds": plan.thresholds, "cancel_at": cancel_at, "cancel_at_period_end": cancel_at == Some(dates.end),
         "canceled_at": if ends { json!(now) } else { Value::Null },
         "cancellation_details": object("subscription.cancellation_details", json!({ "reason": reason })),
         "collection_method": plan.collection_method, "created": now, "currency": plan.currency, "customer": plan.customer,

@@ -33,6 +33,8 @@ pub struct Plan {
     pub is_flexible: bool,
     pub prorates: bool,
     pub cancel_at_period_end: bool,
+    /// A Unix second at which it ends.
+    pub cancel_at: Option<i64>,
     pub collection_method: String,
     pub days_until_due: Option<i64>,
     pub payment: Payment,
@@ -85,6 +87,15 @@ impl Plan {
         let lines = read_lines(call, params.hashes("items").unwrap_or_default(), "items")?;
         let mut plan = Self::read(call, params, customer, lines)?;
         plan.cancel_at_period_end = params.flag("cancel_at_period_end").unwrap_or(false);
+        match params.take("cancel_at") {
+            None => {}
+            // All items share one period, so its end is the first and the last.
+            Some(Value::String(_)) => plan.cancel_at_period_end = true,
+            Some(at) => plan.cancel_at = at.as_i64(),
+        }
+        if plan.cancel_at.is_some_and(|at| at <= call.now()) {
+            return Err(ApiError::invalid("cancel_at", "The `cancel_at` must be in the future."));
+        }
         plan.collection_method = params.text("collection_method").unwrap_or(plan.collection_method);
         plan.days_until_due = params.int("days_until_due");
         if plan.collection_method == "send_invoice" && plan.days_until_due.is_none() {
@@ -152,6 +163,7 @@ impl Plan {
             is_flexible,
             prorates: params.text("proration_behavior").as_deref() != Some("none"),
             cancel_at_period_end: false,
+            cancel_at: None,
             collection_method: "charge_automatically".to_owned(),
             days_until_due: None,
             payment: Payment::Try,

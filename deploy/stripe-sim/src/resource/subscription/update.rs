@@ -2,17 +2,18 @@
 //!
 //! Items can be added, removed, moved to another price and given another quantity. What the old state owes comes first: usage under
 //! an old metered price, the unused time of old licences; then what the new state owes ([`change`]). With `proration_behavior=none`
-//! nothing is owed, and usage from before a change of price is on no invoice, as at Stripe. Absent on purpose: new anchors, other
-//! intervals.
+//! nothing is owed, and usage from before a change of price is on no invoice, as at Stripe. Absent on purpose: other intervals, updates
+//! that wait for their payment.
 
-use super::super::invoice::line;
+use super::super::invoice::{line, pay};
 use super::super::{Answer, Call, discount, payment_method};
 use super::extra::{self, Extra};
 use super::open;
 use super::plan::{self, Line};
-use super::{alive, change, roll, state, threshold};
+use super::{alive, change, pause, roll, state, threshold};
 use crate::error::ApiError;
 use crate::params::{Params, merge_metadata};
+use crate::store::cards::Outcome;
 use crate::store::table::id_of;
 use serde_json::{Value, json};
 
@@ -106,16 +107,74 @@ pub fn update(call: &mut Call<'_>, id: &str, mut params: Params) -> Answer {
     }
     let currency = subscription["currency"].as_str().unwrap_or_default();
     change.extras = extra::take(call, &mut params, currency)?;
-    params.ignore(&["off_session", "payment_behavior"]);
+    let behavior = params.text("payment_behavior");
+    params.ignore(&["off_session"]);
     params.ignore_if_off("automatic_tax", "enabled");
+    let restarts = take_anchor(&mut params)? == Some("now");
     params.finish()?;
+    if restarts && !matches!(subscription["status"].as_str(), Some("active" | "past_due")) {
+        return Err(ApiError::not_simulated("a new anchor of a subscription that is not active"));
+    }
+    check_payment(call, &customer, change.proration, behavior.as_deref())?;
     if let Some(id) = method.as_ref().and_then(Value::as_str) {
         payment_method::use_for(call, id, &customer);
     }
     if let Some(wanted) = discounts {
         subscription["discounts"] = discount::make(call, wanted, &customer, ("subscription", id));
     }
+    if restarts {
+        return restart(call, subscription, change);
+    }
     change_items(call, subscription, change)
+}
+
+/// Takes the `billing_cycle_anchor` of a change: `now` or `unchanged`.
+fn take_anchor(params: &mut Params) -> Result<Option<&'static str>, ApiError> {
+    let Some(mut anchor) = params.hash("billing_cycle_anchor") else { return Ok(None) };
+    let kind = anchor.text("type");
+    anchor.finish()?;
+    Ok(kind.map(|kind| if kind == "now" { "now" } else { "unchanged" }))
+}
+
+/// Begins a new period at this second, billed at once: usage so far and unused time of the old one, licences of the new one.
+fn restart(call: &mut Call<'_>, subscription: Value, change: Change) -> Answer {
+    let id = id_of(&subscription).to_owned();
+    let (span, now) = (roll::span_of(&subscription), call.now());
+    let mut owed = Vec::new();
+    if change.proration != Proration::None {
+        owed.append(&mut change::usage_items(call, &subscription, (span.0, now))?);
+        owed.append(&mut change::unused_items(call, &subscription, change.at, span)?);
+    }
+    let rest = Change { proration: Proration::None, ..change };
+    let (mut after, mut extras) = changed_and_owed(call, subscription, rest)?;
+    owed.append(&mut extras);
+    after["billing_cycle_anchor"] = json!(now);
+    after["billing_cycle_anchor_config"] = Value::Null;
+    let next = roll::next_end(call, &after, now)
+        .ok_or_else(|| ApiError::invalid("items", "The period ends past the calendar."))?;
+    let lines = roll::licence_lines(call, &after, (now, next))?;
+    roll::set_period(call, &mut after, (now, next));
+    change::add(call, owed);
+    threshold::watch(call, &after);
+    state::save(call, after.clone(), "customer.subscription.updated");
+    pause::bill_now(call, &after, lines, (span.0, now))?;
+    Ok(super::shown(call, &id))
+}
+
+/// Refuses a change whose invoice would not be paid at once, where the caller wants that.
+fn check_payment(
+    call: &Call<'_>,
+    customer: &str,
+    proration: Proration,
+    behavior: Option<&str>,
+) -> Result<(), ApiError> {
+    let outcome = call.world.cards.peek(customer);
+    match behavior {
+        _ if proration != Proration::Invoice || outcome == Outcome::Ok => Ok(()),
+        Some("error_if_incomplete") => Err(pay::refusal(outcome)),
+        Some("pending_if_incomplete") => Err(ApiError::not_simulated("a pending update")),
+        _ => Ok(()),
+    }
 }
 
 /// `POST /v1/subscriptions/{id}/migrate`: from classic to flexible billing. There is no way back.
