@@ -6,7 +6,7 @@
 
 use super::subscription::open;
 use super::subscription::plan::{self, Line, Payment, Plan};
-use super::{Answer, Call, customer, object, page, render};
+use super::{Answer, Call, customer, discount, object, page, render};
 use crate::error::ApiError;
 use crate::ids;
 use crate::list::{self, Page, Range};
@@ -25,9 +25,10 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
     let lines =
         plan::read_lines(call, params.hashes("line_items").unwrap_or_default(), "line_items")?;
     let mut data = params.hash("subscription_data").unwrap_or_default();
-    let plan = Plan::read(call, &mut data, buyer.clone().unwrap_or_default(), lines)?;
+    let mut plan = Plan::read(call, &mut data, buyer.clone().unwrap_or_default(), lines)?;
     data.finish()?;
     open::check(call, &plan)?;
+    let discounts = discount::take(call, &mut params, &plan.customer)?;
     let expires_at = expiry(call.now(), params.int("expires_at"))?;
     let mut session = blank(call, &plan.currency);
     session["success_url"] = json!(success_url);
@@ -48,6 +49,13 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
             "submit_type",
         ],
     );
+    if let Some(wanted) = discounts {
+        if session["allow_promotion_codes"] == true {
+            return Err(ApiError::only_one_of("allow_promotion_codes", "discounts", "discounts"));
+        }
+        session["discounts"] = wanted.sources();
+        plan.discounts = wanted;
+    }
     merge_metadata(&mut session["metadata"], params.take("metadata"))?;
     for name in [
         "automatic_tax",
@@ -60,19 +68,42 @@ pub fn create(call: &mut Call<'_>, _id: &str, mut params: Params) -> Answer {
     }
     params.finish()?;
     let amounts = open::line_amounts(call, &plan)?;
-    let rows = plan
+    let mut rows: Vec<Value> = plan
         .lines
         .iter()
         .zip(amounts)
         .map(|(line, amount)| line_item(call, line, amount))
         .collect();
+    lower(call, &mut rows, &plan);
     store(call, session, rows, plan)
 }
 
+/// Takes the plan's discounts off the lines, as its first invoice will.
+fn lower(call: &mut Call<'_>, rows: &mut [Value], plan: &Plan) {
+    let line = |row: &Value| {
+        let price = row["price"].as_str().and_then(|id| call.world.store.prices.get(id));
+        let product = price.map_or(Value::Null, |price| price["product"].clone());
+        json!({ "amount": row["amount_subtotal"], "discountable": true, "pricing": { "price_details": { "product": product } } })
+    };
+    let lines: Vec<Value> = rows.iter().map(line).collect();
+    let mut invoice = json!({ "lines": { "data": lines } });
+    let counters = call.world.ids.clone(); // What is only tried uses no ids up.
+    discount::try_on(call, plan.discounts.clone(), &mut invoice);
+    call.world.ids = counters;
+    for (row, line) in
+        rows.iter_mut().zip(invoice["lines"]["data"].as_array().into_iter().flatten())
+    {
+        let net = discount::net(line);
+        row["amount_total"] = json!(net);
+        row["amount_discount"] = json!(row["amount_subtotal"].as_i64().unwrap_or_default() - net);
+    }
+}
+
 fn store(call: &mut Call<'_>, mut session: Value, rows: Vec<Value>, plan: Plan) -> Answer {
-    let total: i64 = rows.iter().filter_map(|row| row["amount_total"].as_i64()).sum();
-    session["amount_subtotal"] = json!(total);
-    session["amount_total"] = json!(total);
+    let sum = |name: &str| -> i64 { rows.iter().filter_map(|row| row[name].as_i64()).sum() };
+    session["amount_subtotal"] = json!(sum("amount_subtotal"));
+    session["amount_total"] = json!(sum("amount_total"));
+    session["total_details"]["amount_discount"] = json!(sum("amount_discount"));
     let id = id_of(&session).to_owned();
     call.store().session_lines.insert(id.clone(), rows);
     call.store().session_plans.insert(id, plan);

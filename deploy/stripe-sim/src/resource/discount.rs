@@ -5,6 +5,7 @@
 //! what is left, credit grants come after all of them. It works on with the coupon as it was. Absent on purpose: discounts of
 //! customers and of single items.
 
+use super::invoice::draft;
 use super::subscription::period;
 use super::{Call, coupon, object};
 use crate::error::ApiError;
@@ -27,6 +28,17 @@ pub struct Source {
 pub struct Wanted {
     kept: Vec<String>,
     new: Vec<Source>,
+}
+
+impl Wanted {
+    /// Coupon and promotion code of each new one, as checkout shows them.
+    pub fn sources(&self) -> Value {
+        let rows = self.new.iter().map(|source| {
+            let coupon = if source.code.is_some() { &Value::Null } else { &source.coupon["id"] };
+            json!({ "coupon": coupon, "promotion_code": source.code })
+        });
+        rows.collect()
+    }
 }
 
 /// Takes `discounts`; an empty text asks for none.
@@ -97,6 +109,23 @@ pub fn make(call: &mut Call<'_>, wanted: Wanted, customer: &str, holder: (&str, 
         ids.push(id);
     }
     json!(ids)
+}
+
+/// Counts an invoice that is kept nowhere as if these discounts were at work on it; none is made or redeemed.
+pub fn try_on(call: &mut Call<'_>, wanted: Wanted, invoice: &mut Value) {
+    let mut ids = wanted.kept;
+    let mut tried = Vec::new();
+    for source in wanted.new {
+        let id = call.mint(ids::DISCOUNT);
+        call.store().discount_coupons.insert(id.clone(), source.coupon);
+        tried.push(id);
+    }
+    ids.extend(tried.iter().cloned());
+    invoice["discounts"] = json!(ids);
+    draft::reckon(call, invoice);
+    for id in tried {
+        call.store().discount_coupons.remove(&id);
+    }
 }
 
 /// Those of a subscription's discounts that still last at a Unix second.

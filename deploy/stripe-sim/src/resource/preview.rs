@@ -2,14 +2,14 @@
 //!
 //! Of a subscription as it is, as it would be after a change, or as it would be made. Usage is as counted so far. A preview leaves no
 //! trace ([`without_trace`]): ids follow from the subscription, and prices of `price_data` go again. Absent on purpose: previews of
-//! schedules, of new anchors and trials, discounts of their own.
+//! schedules, of new anchors and trials.
 
 use super::invoice::draft::{self, Draft};
 use super::invoice::line::Span;
 use super::invoice_item::{self, Item};
 use super::subscription::update::{self, Change, Proration};
 use super::subscription::{change, open, plan, roll};
-use super::{Answer, Call, invoice};
+use super::{Answer, Call, discount, invoice};
 use crate::error::ApiError;
 use crate::ids;
 use crate::params::{Params, merge_metadata};
@@ -98,7 +98,7 @@ fn of_changed(
 ) -> Answer {
     let currency = subscription["currency"].as_str().unwrap_or_default().to_owned();
     let customer = subscription["customer"].as_str().unwrap_or_default().to_owned();
-    let mut pending = one_off(call, &mut params, &customer, &currency)?;
+    let mut own = Own::take(call, &mut params, &customer, &currency)?;
     params.finish()?;
     let ends_now = details.flag("cancel_now").unwrap_or(false);
     if details.flag("cancel_at_period_end") == Some(true) {
@@ -110,20 +110,20 @@ fn of_changed(
     let (proration, at) = (change.proration, change.at);
     let span = roll::span_of(&subscription);
     let (changed, owed) = update::changed_and_owed(call, subscription, change)?;
-    pending.extend(owed);
+    own.items.extend(owed);
     if ends_now {
         let is_trial = changed["status"] == "trialing";
         let until = (span.0, call.now());
         let lines = if is_trial { Vec::new() } else { roll::usage_lines(call, &changed, until)? };
         if proration != Proration::None && !is_trial {
-            pending.append(&mut change::unused_items(call, &changed, at, span)?);
+            own.items.append(&mut change::unused_items(call, &changed, at, span)?);
         }
-        return Ok(build(call, &changed, lines, until, pending));
+        return Ok(build(call, &changed, lines, until, own));
     }
     if proration == Proration::Invoice {
-        return Ok(build(call, &changed, Vec::new(), (span.0, call.now()), pending));
+        return Ok(build(call, &changed, Vec::new(), (span.0, call.now()), own));
     }
-    next(call, &changed, pending)
+    next(call, &changed, own)
 }
 
 /// The first invoice of a subscription that is not there.
@@ -140,11 +140,14 @@ fn of_new(
     }
     let plan = plan::Plan::read(call, &mut details, customer.to_owned(), lines)?;
     details.finish()?;
-    let mut pending = one_off(call, &mut params, customer, &plan.currency)?;
+    let mut own = Own::take(call, &mut params, customer, &plan.currency)?;
     params.finish()?;
-    name(call, &mut pending);
+    name(call, &mut own.items);
     let id = ids::derive(ids::UPCOMING, &[customer.as_bytes()]);
-    let preview = open::preview(call, &plan, &id, pending)?;
+    let mut preview = open::preview(call, &plan, &id, own.items)?;
+    if let Some(wanted) = own.discounts {
+        discount::try_on(call, wanted, &mut preview);
+    }
     Ok(shown(call, &id, preview, call.now()))
 }
 
@@ -152,7 +155,7 @@ fn of_new(
 fn of_customer(call: &mut Call<'_>, mut params: Params, details: Params, customer: &str) -> Answer {
     details.finish()?;
     let currency = crate::currency::take(&mut params)?.unwrap_or_else(|| "usd".to_owned());
-    let mut pending = one_off(call, &mut params, customer, &currency)?;
+    let mut own = Own::take(call, &mut params, customer, &currency)?;
     params.finish()?;
     let now = call.now();
     let made = Draft {
@@ -164,15 +167,37 @@ fn of_customer(call: &mut Call<'_>, mut params: Params, details: Params, custome
         period: (now, now),
         finalizes_at: None,
     };
-    name(call, &mut pending);
+    name(call, &mut own.items);
     let mut all = draft::pending(call, &made);
-    all.append(&mut pending);
+    all.append(&mut own.items);
     if all.is_empty() {
         return Err(none());
     }
     let id = ids::derive(ids::UPCOMING, &[customer.as_bytes()]);
-    let preview = draft::build(call, &id, made, &all);
+    let mut preview = draft::build(call, &id, made, &all);
+    if let Some(wanted) = own.discounts {
+        discount::try_on(call, wanted, &mut preview);
+    }
     Ok(shown(call, &id, preview, now))
+}
+
+/// What is only in a preview: items, and discounts in the place of those that the subscription has.
+#[derive(Default)]
+struct Own {
+    items: Vec<Value>,
+    discounts: Option<discount::Wanted>,
+}
+
+impl Own {
+    fn take(
+        call: &mut Call<'_>,
+        params: &mut Params,
+        customer: &str,
+        currency: &str,
+    ) -> Result<Self, ApiError> {
+        let discounts = discount::take(call, params, customer)?;
+        Ok(Self { items: one_off(call, params, customer, currency)?, discounts })
+    }
 }
 
 /// Takes `invoice_items`: items that are only in the preview.
@@ -221,11 +246,11 @@ fn none() -> ApiError {
 /// # Errors
 /// 400 for an amount past 63 bits.
 pub fn upcoming(call: &mut Call<'_>, subscription: &Value) -> Answer {
-    without_trace(call, |call| next(call, subscription, Vec::new()))
+    without_trace(call, |call| next(call, subscription, Own::default()))
 }
 
 /// The invoice at the end of the running period, with items beside those that are pending.
-fn next(call: &mut Call<'_>, subscription: &Value, items: Vec<Value>) -> Answer {
+fn next(call: &mut Call<'_>, subscription: &Value, own: Own) -> Answer {
     let span = roll::span_of(subscription);
     let ends = subscription["cancel_at"].as_i64().is_some_and(|at| at <= span.1);
     let next = roll::next_end(call, subscription, span.1)
@@ -236,7 +261,7 @@ fn next(call: &mut Call<'_>, subscription: &Value, items: Vec<Value>) -> Answer 
         (true, true) => roll::usage_lines(call, subscription, span)?,
         (true, false) => Vec::new(),
     };
-    Ok(build(call, subscription, lines, span, items))
+    Ok(build(call, subscription, lines, span, own))
 }
 
 fn build(
@@ -244,7 +269,7 @@ fn build(
     subscription: &Value,
     lines: Vec<Value>,
     period: Span,
-    mut items: Vec<Value>,
+    mut own: Own,
 ) -> Value {
     let material = [id_of(subscription).as_bytes(), &period.1.to_be_bytes()];
     let id = ids::derive(ids::UPCOMING, &material);
@@ -258,9 +283,12 @@ fn build(
         finalizes_at: None,
     };
     let mut pending = draft::pending(call, &made);
-    name(call, &mut items);
-    pending.append(&mut items);
-    let preview = draft::build(call, &id, made, &pending);
+    name(call, &mut own.items);
+    pending.append(&mut own.items);
+    let mut preview = draft::build(call, &id, made, &pending);
+    if let Some(wanted) = own.discounts {
+        discount::try_on(call, wanted, &mut preview);
+    }
     shown(call, &id, preview, period.1)
 }
 

@@ -104,3 +104,50 @@ async fn a_discount_is_expanded_from_lines_and_totals_to_its_promotion_code() {
     );
     sim.assert_sound().await;
 }
+
+#[tokio::test]
+async fn a_checkout_session_has_its_discount_and_the_subscription_after_it() {
+    let sim = Sim::start().await;
+    let price = sim.licensed_price().await;
+    let off = coupon(&sim, "amount_off=300&currency=usd&duration=forever").await;
+    let form = format!(
+        "mode=subscription&success_url=https://example.test&line_items[0][price]={price}&line_items[0][quantity]=1&discounts[0][coupon]={off}"
+    );
+    let both = format!("{form}&allow_promotion_codes=true");
+    let refused = sim.post("/v1/checkout/sessions", &both).await;
+    assert_eq!(refused.refusal().3, Some("discounts"));
+    let made = sim.post("/v1/checkout/sessions", &format!("{form}&expand[]=line_items")).await.ok();
+    let line = &made["line_items"]["data"][0];
+    assert_eq!((&line["amount_discount"], &line["amount_total"]), (&json!(300), &json!(700)));
+    assert_eq!(
+        (&made["amount_subtotal"], &made["amount_total"], &made["discounts"][0]["coupon"]),
+        (&json!(1000), &json!(700), &json!(off))
+    );
+    let path = format!("/v1/coupons/{off}");
+    assert_eq!(sim.get(&path).await.ok()["times_redeemed"], 0, "nobody has paid yet");
+    let complete = format!("/checkout/sessions/{}/complete", id(&made));
+    let done = sim.control(&complete, &json!({})).await.ok();
+    let own = done["subscription"].as_str().unwrap();
+    assert_eq!(totals(&sim.invoices_of(own).await[0]), (1000, 700));
+    assert_eq!(sim.get(&path).await.ok()["times_redeemed"], 1);
+    sim.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_preview_tries_a_discount_on() {
+    let sim = Sim::start().await;
+    let (customer, price) = (sim.customer().await, sim.licensed_price().await);
+    let half = coupon(&sim, "percent_off=50&duration=once").await;
+    let own = format!("customer={customer}&items[0][price]={price}");
+    let own = id(&sim.post("/v1/subscriptions", &own).await.ok());
+    let path = "/v1/invoices/create_preview";
+    let tried = format!("subscription={own}&discounts[0][coupon]={half}");
+    assert_eq!(totals(&sim.post(path, &tried).await.ok()), (1000, 500));
+    let new = format!(
+        "customer={customer}&subscription_details[items][0][price]={price}&discounts[0][coupon]={half}"
+    );
+    assert_eq!(totals(&sim.post(path, &new).await.ok()), (1000, 500));
+    assert_eq!(totals(&sim.post(path, &format!("subscription={own}")).await.ok()), (1000, 1000));
+    assert_eq!(sim.get(&format!("/v1/coupons/{half}")).await.ok()["times_redeemed"], 0);
+    sim.assert_sound().await;
+}
