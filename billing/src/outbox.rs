@@ -4,7 +4,11 @@
 //! guarded by the state it found, so a second outbox by mistake costs a request, never a second effect.
 //! Absent on purpose: what a report says (see `collect`) and what an answer means (see `provider`).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use billing_core::report::{
     Action, BACKOFF, Outcome, Progress, State, conclude, idempotency_key, next, read_back,
@@ -35,6 +39,9 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// The most reports of one lane in a row, when others wait.
 const TURN: usize = 32;
+/// How many lanes are read for each that may be on its way: finding them costs a look at every lane there is, so with
+/// thousands of them a look for each one that ends would be all that is ever done.
+const READ_AHEAD: usize = 16;
 /// How long to leave the database alone after it failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -54,15 +61,22 @@ impl<P: Provider> Outbox<P> {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         let mut busy = HashMap::new();
+        let mut ahead = VecDeque::new();
         while !stop.is_cancelled() {
             let room = self.in_flight.saturating_sub(tasks.len());
-            let pause = match self.start(room, &mut busy, &mut tasks, &stop).await {
-                Ok(()) => LOOK,
-                Err(error) => {
-                    tracing::warn!(error = %chain(&error), "The outbox cannot read what is due");
-                    PAUSE
+            let mut pause = LOOK;
+            if room > 0 && ahead.is_empty() {
+                match self.read(&busy).await {
+                    Ok(due) => ahead.extend(due),
+                    Err(error) => {
+                        tracing::warn!(error = %chain(&error), "The outbox cannot read what is due");
+                        pause = PAUSE;
+                    }
                 }
-            };
+            }
+            for report in ahead.drain(..room.min(ahead.len())) {
+                self.start(report, &mut busy, &mut tasks, &stop);
+            }
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(done) = tasks.join_next_with_id() => release(&mut busy, done),
@@ -75,30 +89,30 @@ impl<P: Provider> Outbox<P> {
         }
     }
 
-    async fn start(
+    /// The first reports of lanes that are not busy and due.
+    async fn read(&self, busy: &HashMap<Id, Lane>) -> Result<Vec<Report>, StoreError> {
+        let shut: Vec<Lane> = busy.values().cloned().collect();
+        outbox::due(&self.pool, &shut, now(), self.in_flight * READ_AHEAD).await
+    }
+
+    /// Lets a lane have its turn. Its report may have moved since it was read: then its first step is not done.
+    fn start(
         self: &Arc<Self>,
-        room: usize,
+        report: Report,
         busy: &mut HashMap<Id, Lane>,
         tasks: &mut JoinSet<()>,
         stop: &CancellationToken,
-    ) -> Result<(), StoreError> {
-        if room == 0 {
-            return Ok(());
-        }
-        let shut: Vec<Lane> = busy.values().cloned().collect();
-        for report in outbox::due(&self.pool, &shut, now(), room).await? {
-            let lane: Lane = (report.row.customer.clone(), report.row.meter.to_string());
-            let (this, of, stop) = (Arc::clone(self), lane.clone(), stop.clone());
-            let task = tasks.spawn(async move {
-                if let Err(error) = this.turn(report, &of, &stop).await {
-                    // The row stands where it stood, or in doubt: both are gone on from.
-                    tracing::warn!(lane = ?of, error = %chain(&error), "A lane waits");
-                    tokio::time::sleep(PAUSE).await;
-                }
-            });
-            busy.insert(task.id(), lane);
-        }
-        Ok(())
+    ) {
+        let lane: Lane = (report.row.customer.clone(), report.row.meter.to_string());
+        let (this, of, stop) = (Arc::clone(self), lane.clone(), stop.clone());
+        let task = tasks.spawn(async move {
+            if let Err(error) = this.turn(report, &of, &stop).await {
+                // The row stands where it stood, or in doubt: both are gone on from.
+                tracing::warn!(lane = ?of, error = %chain(&error), "A lane waits");
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
+        busy.insert(task.id(), lane);
     }
 
     /// Some reports of one lane, one after the other; then it is another lane's turn.
