@@ -1,5 +1,7 @@
 //! Meter, product and price: made once, and refused when they are not what they must be.
 
+use std::time::Duration;
+
 use schemas::BillingMode;
 use serde_json::Value;
 use stack::Part;
@@ -56,8 +58,9 @@ async fn ends(start: Result<stack::Service, stack::StackError>, said: &str) -> b
         Err(error) => format!("{error}\n{error:?}").contains(said),
         // It answered /health before it saw the catalog; then it must end.
         Ok(service) => {
-            service.child().unwrap().ended().await;
-            service.log_tail().contains(said)
+            let ended = service.child().unwrap().ended();
+            tokio::time::timeout(Duration::from_secs(30), ended).await.is_ok()
+                && service.log_tail().contains(said)
         }
     }
 }
