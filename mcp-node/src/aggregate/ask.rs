@@ -149,9 +149,14 @@ impl Aggregate {
         let hello = &session.hello;
         let mut headers = hello.inbound.headers.clone();
         headers.remove(SESSION);
-        let response = member.upstream.post(hello.at(&member.name, headers)).await?;
-        let id = response.headers().get(SESSION).cloned();
-        let said = self.answer_in(response, hello).await?;
+        let asked = async {
+            let response = member.upstream.post(hello.at(&member.name, headers)).await?;
+            let id = response.headers().get(SESSION).cloned();
+            Ok::<_, Refusal>((id, self.answer_in(response, hello).await?))
+        };
+        let patience = self.settings.request_patience;
+        let (id, said) =
+            tokio::time::timeout(patience, asked).await.map_err(|_| Refusal::UpstreamTimeout)??;
         let version = agreed(&said);
         match greeting::read(&said) {
             Ok(Some(greeting)) => Ok((At { id, version }, greeting)),

@@ -130,7 +130,7 @@ impl Aggregate {
     /// Tells those who listen that these are the servers now; new requests must meet them already.
     pub fn announce(self: &Arc<Self>) {
         self.kept.now.send_if_modified(|now| {
-            let is_news = !now.as_ref().is_some_and(|now| now.as_ptr() == Arc::as_ptr(self));
+            let is_news = now.as_ref().is_none_or(|now| now.as_ptr() != Arc::as_ptr(self));
             if is_news {
                 *now = Some(Arc::downgrade(self));
             }
