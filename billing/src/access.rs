@@ -277,10 +277,11 @@ fn news(tenant: &Tenant, customer: &str, standing: Option<Standing>) -> Vec<Cont
         let (provider, customer) = (PROVIDER.to_owned(), customer.to_owned());
         facts.push(ControlFact::CustomerLinked { tenant: tenant.id, provider, customer });
     }
-    if let Some(Standing { access, reason, subscription }) =
+    if let Some(Standing { access, reason, subscription, plan }) =
         standing.filter(|new| tenant.standing.as_ref() != Some(new))
     {
-        facts.push(ControlFact::AccessChanged { tenant: tenant.id, access, reason, subscription });
+        let tenant = tenant.id;
+        facts.push(ControlFact::AccessChanged { tenant, access, reason, subscription, plan });
     }
     facts
 }

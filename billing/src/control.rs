@@ -105,9 +105,13 @@ impl Control {
                 {
                     link = Some((*tenant, customer));
                 }
-                ControlFact::AccessChanged { tenant, access, reason, subscription } => {
-                    let (access, reason) = (*access, reason.clone());
-                    let standing = Standing { access, reason, subscription: subscription.clone() };
+                ControlFact::AccessChanged { tenant, access, reason, subscription, plan } => {
+                    let standing = Standing {
+                        access: *access,
+                        reason: reason.clone(),
+                        subscription: subscription.clone(),
+                        plan: plan.clone(),
+                    };
                     tenant::set_standing(tx, *tenant, &standing, message.seq).await?;
                 }
                 ControlFact::CustomerLinked { .. }

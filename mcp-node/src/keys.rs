@@ -175,6 +175,7 @@ mod tests {
             digest: KeyDigest::of(secret),
             status,
             reason: String::new(),
+            plan: None,
             scopes: vec![],
             tools: None,
             expires_at: None,

@@ -33,6 +33,9 @@ pub struct KeyState {
     /// Why it is not active, in words for a person; empty when it is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// The plan that its tenant is on, as `starter@1`; absent = none is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
     /// Scopes such as `context:read`; empty = all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
@@ -49,4 +52,13 @@ pub struct KeyState {
     pub limited: bool,
     /// The sequence on `LOG` of the fact that made it so.
     pub as_of: u64,
+}
+
+impl KeyState {
+    /// The name of the plan that its tenant is on, whatever its version.
+    #[must_use]
+    pub fn tier(&self) -> Option<&str> {
+        let plan = self.plan.as_deref()?;
+        Some(plan.split_once('@').map_or(plan, |(name, _)| name))
+    }
 }

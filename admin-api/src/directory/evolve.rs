@@ -89,7 +89,7 @@ impl Directory {
                     of_scope.remove(&(meter.clone(), *period));
                 }
             }
-            ControlFact::AccessChanged { tenant, access, reason, subscription: _ } => {
+            ControlFact::AccessChanged { tenant, access, reason, subscription: _, plan: _ } => {
                 self.access.insert(*tenant, (*access, reason.clone()));
             }
             ControlFact::KeyRotated { key, hint, former_until, digest: _ } => {
@@ -201,6 +201,7 @@ pub(super) mod tests {
             access: Access::Active,
             reason,
             subscription: None,
+            plan: None,
         });
         facts.push(ControlFact::QuotaSet { quota: quota(6) });
         let found = directory(&facts);

@@ -99,6 +99,8 @@ pub struct Subscription {
     pub created: Timestamp,
     /// Whether invoices are not collected for now; the status says nothing of it.
     pub collection_paused: bool,
+    /// The plan that it is on, as `starter@1`, if its prices name one.
+    pub plan: Option<String>,
 }
 
 /// Everything that the provider says of one customer now.
@@ -117,6 +119,8 @@ pub struct Standing {
     pub reason: String,
     /// The subscription that decided, if one did.
     pub subscription: Option<String>,
+    /// The plan that it is on.
+    pub plan: Option<String>,
 }
 
 /// What the customer's present state means; `None` = it says nothing, so whatever holds goes on holding.
@@ -135,14 +139,16 @@ pub(crate) fn standing_by(
 ) -> Option<(Standing, Option<&Subscription>)> {
     if customer.deleted {
         let reason = "customer deleted".to_owned();
-        return Some((Standing { access: Access::Suspended, reason, subscription: None }, None));
+        let (access, subscription, plan) = (Access::Suspended, None, None);
+        return Some((Standing { access, reason, subscription, plan }, None));
     }
     let meanings = customer.subscriptions.iter().filter_map(|one| Some((meaning(one)?, one)));
     let (Meaning { access, words, .. }, best) =
         meanings.max_by_key(|(meaning, one)| (meaning.rank, one.created, one.id.as_str()))?;
     let flag = if best.collection_paused { ", collection paused" } else { "" };
     let (reason, subscription) = (format!("{words}{flag}"), Some(best.id.clone()));
-    Some((Standing { access, reason, subscription }, Some(best)))
+    let plan = best.plan.clone();
+    Some((Standing { access, reason, subscription, plan }, Some(best)))
 }
 
 #[cfg(test)]
@@ -157,6 +163,7 @@ mod tests {
             status: Status::of(status),
             created: Timestamp(created),
             collection_paused: false,
+            plan: Some(format!("{id}@1")),
         }
     }
 
@@ -188,8 +195,8 @@ mod tests {
         let set = customer(&[one("sub_new", "active", 2), one("sub_old", "canceled", 1)]);
         let standing = standing(&set).unwrap();
         assert_eq!(
-            (standing.access, standing.subscription.as_deref()),
-            (Access::Active, Some("sub_new"))
+            (standing.access, standing.subscription.as_deref(), standing.plan.as_deref()),
+            (Access::Active, Some("sub_new"), Some("sub_new@1"))
         );
     }
 

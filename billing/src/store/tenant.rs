@@ -30,6 +30,7 @@ struct TenantRow {
     access: Option<String>,
     reason: String,
     subscription: Option<String>,
+    plan: Option<String>,
     began_at_ms: Option<i64>,
     decided_seq: i64,
 }
@@ -56,6 +57,7 @@ impl TryFrom<TenantRow> for Tenant {
                 access,
                 reason: row.reason,
                 subscription: row.subscription,
+                plan: row.plan,
             }),
             billed_from: row.began_at_ms.map(Timestamp),
             decided_seq: u64::try_from(row.decided_seq)
@@ -150,13 +152,14 @@ pub async fn set_standing(
         Access::Active => "active",
         Access::Suspended => "suspended",
     };
-    let sql = "update tenant set access = $2, reason = $3, subscription = $4
-               where tenant_id = $1 and decided_seq < $5";
+    let sql = "update tenant set access = $2, reason = $3, subscription = $4, plan = $5
+               where tenant_id = $1 and decided_seq < $6";
     sqlx::query(sql)
         .bind(tenant.to_string())
         .bind(access)
         .bind(&standing.reason)
         .bind(&standing.subscription)
+        .bind(&standing.plan)
         .bind(big(seq)?)
         .execute(&mut **tx)
         .await?;

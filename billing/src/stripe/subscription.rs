@@ -15,7 +15,10 @@ use stripe_billing::subscription::{
 use stripe_shared::{PriceType, RecurringInterval, SubscriptionCollectionMethod, SubscriptionItem};
 
 use super::{Client, StripeError, customer::TENANT, sale::Sold};
-use crate::{plans::named, store::price::Price};
+use crate::{
+    plans::{named, written},
+    store::price::Price,
+};
 
 /// A subscription with what its statements follow from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,12 +123,14 @@ fn first_of_the_month() -> Anchor {
 
 fn found(found: &stripe_shared::Subscription) -> Found {
     let at = |seconds: i64| Timestamp(seconds.saturating_mul(1000));
+    let prices: Vec<Price> = found.items.data.iter().map(price).collect();
     Found {
         core: Subscription {
             id: found.id.to_string(),
             status: Status::of(found.status.as_str()),
             created: at(found.created),
             collection_paused: found.pause_collection.is_some(),
+            plan: one_plan(&prices).as_ref().map(written),
         },
         anchor: at(found.billing_cycle_anchor),
         months: found.items.data.first().and_then(months),
@@ -137,7 +142,7 @@ fn found(found: &stripe_shared::Subscription) -> Found {
             .data
             .first()
             .map_or(found.created, |item| item.current_period_start)),
-        prices: found.items.data.iter().map(price).collect(),
+        prices,
     }
 }
 

@@ -46,6 +46,34 @@ async fn access_follows_the_subscription() {
     world.assert_valid().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_plan_reaches_the_keys_though_access_stays() {
+    let world = World::new().await;
+    let _billing = world.start().await;
+    let tenant = world.tenant(BillingMode::Stripe).await;
+    let (_, subscription) = world.subscribe(tenant).await;
+    let is = async |plan: &str| world.plan(tenant).await.as_deref() == Some(plan);
+    world.until("the plan of the settings", async || is("payg-usd-100@1").await).await;
+    let now = world.sim_get(&format!("/v1/subscriptions/{subscription}")).await;
+    let item = &now["items"]["data"][0];
+    let form = format!(
+        "currency=usd&product={}&recurring[interval]=month&recurring[usage_type]=metered&recurring[meter]={}&unit_amount=1\
+         &metadata[tollbook_plan]=team@2&metadata[tollbook_charge]=tool-calls",
+        item["price"]["product"].as_str().unwrap(),
+        item["price"]["recurring"]["meter"].as_str().unwrap(),
+    );
+    let price = world.stripe_post("/v1/prices", &form).await;
+    let form = format!(
+        "items[0][id]={}&items[0][price]={}",
+        item["id"].as_str().unwrap(),
+        price["id"].as_str().unwrap()
+    );
+    world.stripe_post(&format!("/v1/subscriptions/{subscription}"), &form).await;
+    world.until("the new plan", async || is("team@2").await).await;
+    assert_eq!(world.access(tenant).await.as_deref(), Some("active: subscription active"));
+    assert_eq!(world.decisions(tenant).await.len(), 2, "one for each plan");
+}
+
 /// Every order of four changes, each told twice, while Stripe itself has gone on: the end is what Stripe says.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_in_every_order_and_twice_end_alike() {

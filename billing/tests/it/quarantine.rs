@@ -82,6 +82,7 @@ async fn an_old_decision_that_is_replayed_overwrites_nothing_newer() {
         access,
         reason: reason.to_owned(),
         subscription: None,
+        plan: None,
     };
     let linked = || ControlFact::CustomerLinked {
         tenant,

@@ -223,6 +223,16 @@ impl World {
         said.next_back()
     }
 
+    /// The plan that the last decision names.
+    pub async fn plan(&self, tenant: TenantId) -> Option<String> {
+        let facts = self.decisions(tenant).await.into_iter().flat_map(|decision| decision.facts);
+        let plans = facts.filter_map(|fact| match fact {
+            ControlFact::AccessChanged { plan, .. } => Some(plan),
+            _ => None,
+        });
+        plans.last().flatten()
+    }
+
     pub async fn messages_of(&self, stream: &str) -> u64 {
         self.nats.jetstream.get_stream(stream).await.unwrap().cached_info().state.last_sequence
     }

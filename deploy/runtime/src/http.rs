@@ -1,6 +1,7 @@
 //! A pooled HTTP(S) client: HTTP/1.1, rustls with ring and the webpki roots.
 //!
-//! It does not retry, follow redirects or read proxies from the environment: what was sent was sent once.
+//! It does not follow redirects or read proxies from the environment, and what was sent was sent once: all that goes out
+//! again is a request of which no byte was written, because a pooled connection had been closed.
 
 use std::time::Duration;
 
@@ -63,7 +64,6 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_max_idle_per_host(idle_per_host)
-            .retry_canceled_requests(false)
             .build(connector);
         Self { pool }
     }

@@ -35,7 +35,7 @@ pub use folder::Folder;
 pub use part::Part;
 pub use part::clickhouse::ClickHouse;
 pub use part::clients::{Clients, CommandLine, Sdk};
-pub use part::conformance::{CLIENT_PASSED, CLIENT_SCENARIOS, Conformance};
+pub use part::conformance::{CLIENT_PASSED, CLIENT_SCENARIOS, Conformance, Verdict};
 pub use part::mcp_server::{McpServer, McpTools};
 pub use part::nats::{Nats, NatsSettings, SyncInterval};
 pub use part::postgres::{Postgres, PostgresSettings};

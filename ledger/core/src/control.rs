@@ -17,6 +17,7 @@ impl ShardState {
                     billing: *billing,
                     rules: Vec::new(),
                     access: None,
+                    plan: None,
                 });
                 self.forget_periods(*tenant);
                 self.use_rules_of(seq, Scope::Tenant(*tenant), out);
@@ -97,9 +98,12 @@ impl ShardState {
             }
             // Billing's own matters.
             ControlFact::CustomerLinked { .. } | ControlFact::StatementClosed { .. } => {}
-            ControlFact::AccessChanged { tenant, access, reason, subscription: _ } => {
+            ControlFact::AccessChanged { tenant, access, reason, subscription: _, plan } => {
                 match self.tenants.get_mut(tenant) {
-                    Some(row) => row.access = Some((*access, reason.clone())),
+                    Some(row) => {
+                        row.access = Some((*access, reason.clone()));
+                        row.plan.clone_from(plan);
+                    }
                     None => return out.anomaly(seq, "access_of_no_tenant", tenant.to_string()),
                 }
                 out.held.insert(Held::Tenant(*tenant));

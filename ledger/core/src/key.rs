@@ -91,6 +91,7 @@ impl KeyRow {
             digest: self.digest,
             status,
             reason,
+            plan: tenant.plan.clone(),
             scopes: self.scopes.clone(),
             tools: self.tools.clone(),
             expires_at: self.expires_at,

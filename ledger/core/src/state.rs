@@ -33,6 +33,9 @@ pub struct TenantRow {
     /// What billing decided last, with its reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<(Access, String)>,
+    /// The plan of the subscription that decided it, as `starter@1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
 }
 
 /// A project as the ledger needs it.

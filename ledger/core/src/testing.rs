@@ -143,6 +143,7 @@ impl World {
             access,
             reason,
             subscription: None,
+            plan: None,
         }]);
     }
 

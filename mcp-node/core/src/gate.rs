@@ -66,6 +66,7 @@ mod tests {
             digest: KeyDigest([0; 32]),
             status,
             reason: "why".into(),
+            plan: None,
             scopes: vec![],
             tools: tools.map(|tools| tools.iter().map(ToString::to_string).collect()),
             expires_at: expires_at.map(Timestamp),

@@ -145,7 +145,7 @@ impl Signer {
     fn sign(&self, grant: &Grant, state: &KeyState, now: Timestamp) -> String {
         let keys = self.keys.read().clone();
         let header = json!({ "alg": "EdDSA", "typ": "JWT", "kid": keys.kid });
-        let claims = json!({
+        let mut claims = json!({
             "iss": self.settings.issuer,
             "aud": self.settings.audience,
             "sub": state.key.to_string(),
@@ -156,6 +156,9 @@ impl Signer {
             "exp": (now.0 + LIFE_MS) / 1_000,
             "jti": Uuid::now_v7().to_string(),
         });
+        if let Some(tier) = state.tier() {
+            claims["tier"] = tier.into();
+        }
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", part(&header), part(&claims));
         let signature = URL_SAFE_NO_PAD.encode(keys.signing.sign(signed.as_bytes()));

@@ -15,6 +15,7 @@ const TENANT: HeaderName = HeaderName::from_static("x-tollbook-tenant");
 const PROJECT: HeaderName = HeaderName::from_static("x-tollbook-project");
 const ORGANIZATION: HeaderName = HeaderName::from_static("x-tollbook-organization");
 const KEY: HeaderName = HeaderName::from_static("x-tollbook-key");
+const TIER: HeaderName = HeaderName::from_static("x-tollbook-tier");
 
 /// What goes with every request to the server.
 #[derive(Default)]
@@ -50,6 +51,9 @@ impl Stamp {
         to.insert(TENANT, value(state.tenant.to_string()));
         to.insert(PROJECT, value(state.project.to_string()));
         to.insert(KEY, value(state.key.to_string()));
+        if let Some(Ok(tier)) = state.tier().map(HeaderValue::from_str) {
+            to.insert(TIER, tier);
+        }
         if let Some(organization) = &self.organization {
             to.insert(ORGANIZATION, organization.clone());
         }

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 
 use mcp_fixture::{Fixture, Speaks};
 use schemas::Record;
-use stack::{CLIENT_PASSED, CLIENT_SCENARIOS, Clients, Conformance};
+use stack::{CLIENT_PASSED, CLIENT_SCENARIOS, Clients, Conformance, Verdict};
 use tokio::process::Command;
 
 use crate::rig::{Rig, SECRET, World, http_upstream_with, settings, until};
@@ -13,52 +13,29 @@ use crate::rig::{Rig, SECRET, World, http_upstream_with, settings, until};
 /// What a revision asks for, and how many scenarios that is.
 pub const REVISIONS: [(&str, usize); 2] = [("2025-11-25", 30), ("2026-07-28", 37)];
 
-/// What the suite says of a server.
-pub struct Verdict {
-    pub passed: Vec<String>,
-    pub failed: Vec<String>,
-    /// Scenarios that the revision does not require, and that failed.
-    beside: Vec<String>,
+/// What the suite says of a server, and its words.
+pub struct Judged {
+    pub verdict: Verdict,
     pub said: String,
 }
 
-pub async fn judge(url: &str, revision: &str, results: &Path) -> Verdict {
+pub async fn judge(url: &str, revision: &str, results: &Path) -> Judged {
     let (program, args) =
         Conformance::fetch().await.unwrap().server_command(url, revision, results);
     let running = Command::new(program).args(args).kill_on_drop(true).output();
     let output = tokio::time::timeout(Duration::from_secs(180), running).await;
     let output = output.expect("the suite ends").unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let summary = said.split("=== SUMMARY ===").nth(1).unwrap_or_else(|| panic!("{said}"));
-    let (required, beside) = summary.split_once("Not scored").unwrap_or((summary, ""));
-    let named = |text: &str, mark: char, end: char| -> Vec<String> {
-        let lines = text.lines().filter_map(|line| line.trim().strip_prefix(mark));
-        lines.filter_map(|line| Some(line.split_once(end)?.0.trim().to_owned())).collect()
-    };
-    let extra: Vec<String> = ['✓', '✗'].iter().flat_map(|mark| named(beside, *mark, '(')).collect();
-    let mut passed = named(required, '✓', ':');
-    let mut failed = named(required, '✗', ':');
-    passed.retain(|name| !extra.contains(name));
-    failed.retain(|name| !extra.contains(name));
-    Verdict { passed, failed, beside: named(beside, '✗', '('), said }
+    Judged { verdict: Verdict::read(&said).unwrap_or_else(|| panic!("{said}")), said }
 }
 
-impl Verdict {
+impl Judged {
     #[track_caller]
     pub fn is_whole(&self, whose: &str, count: usize) {
-        eprintln!(
-            "{whose}: {} passed, failed {:?}; not required and failed: {:?}",
-            self.passed.len(),
-            self.failed,
-            self.beside
-        );
-        assert!(self.failed.is_empty(), "{whose} fails {:?}\n{}", self.failed, self.said);
-        assert!(
-            self.passed.len() >= count,
-            "{whose}: {} of {count}\n{}",
-            self.passed.len(),
-            self.said
-        );
+        let (Verdict { passed, failed, beside }, said) = (&self.verdict, &self.said);
+        eprintln!("{whose}: {} passed, failed {failed:?}; beside: {beside:?}", passed.len());
+        assert!(failed.is_empty(), "{whose} fails {failed:?}\n{said}");
+        assert!(passed.len() >= count, "{whose}: {} of {count}\n{said}", passed.len());
     }
 }
 

@@ -124,6 +124,7 @@ impl Ledger {
             digest: KeyDigest::of(secret),
             status: KeyStatus::Active,
             reason: String::new(),
+            plan: Some("team@2".into()),
             scopes: vec![],
             tools: None,
             expires_at: None,

@@ -64,6 +64,7 @@ async fn the_server_learns_who_asks_and_nothing_of_how_that_was_proved() {
                 assert_eq!(said("x-tollbook-tenant"), key.tenant.to_string());
                 assert_eq!(said("x-tollbook-project"), key.project.to_string());
                 assert_eq!(said("x-tollbook-organization"), "org_1");
+                assert_eq!(said("x-tollbook-tier"), "team");
             } else {
                 assert!(String::from_utf8_lossy(&sent.body).contains("server/discover"), "{all}");
             }
@@ -178,7 +179,7 @@ async fn the_server_can_check_a_token_about_the_caller() {
         (&said["iss"], &said["aud"]),
         (&json!("https://node.example"), &json!(server.url()))
     );
-    assert_eq!(said["sub"], key.key.to_string());
+    assert_eq!((&said["sub"], &said["tier"]), (&json!(key.key.to_string()), &json!("team")));
     assert_eq!(
         (&said["org_id"], &said["scopes"]),
         (&json!(key.tenant.to_string()), &json!(["debate:*"]))

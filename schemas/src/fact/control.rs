@@ -163,6 +163,9 @@ pub enum ControlFact {
         /// The subscription that decided, if one did.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         subscription: Option<String>,
+        /// The plan that it is on, as `starter@1`, if its prices name one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        plan: Option<String>,
     },
     /// What a tenant owes for a billing period is final, or a final statement is corrected. There is one such fact for
     /// each revision, and it never changes: what comes later is another revision.

@@ -3,7 +3,7 @@
 //!
 //! The suite cannot send a header of its own, so it calls a door that adds the key and changes nothing else.
 
-use std::{collections::BTreeSet, convert::Infallible, path::Path, time::Duration};
+use std::{convert::Infallible, path::Path, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{Either, Empty};
@@ -14,7 +14,7 @@ use hyper_util::{
 };
 use mcp_fixture::{Fixture, Speaks};
 use serde::Serialize;
-use stack::Conformance;
+use stack::{CLIENT_PASSED, CLIENT_SCENARIOS, Clients, Conformance, Verdict};
 use tokio::{net::TcpListener, process::Command};
 
 use crate::{
@@ -33,6 +33,9 @@ struct Figures {
     legacy_total: usize,
     modern_passed: usize,
     modern_total: usize,
+    /// The scenarios for clients, of both revisions.
+    client_passed: usize,
+    client_total: usize,
 }
 
 /// Runs the benchmark.
@@ -47,6 +50,7 @@ pub async fn run() -> Outcome<()> {
     let results = rig.folder.path().join("conformance");
     let legacy = judge(&suite, &url, LEGACY, &results).await?;
     let modern = judge(&suite, &url, MODERN, &results).await?;
+    let (client_passed, client_total) = as_client(&suite, &rig, &node.target, &results).await?;
     finish(
         "conformance",
         &Figures {
@@ -54,20 +58,10 @@ pub async fn run() -> Outcome<()> {
             legacy_total: legacy.total(),
             modern_passed: modern.passed.len(),
             modern_total: modern.total(),
+            client_passed,
+            client_total,
         },
     )
-}
-
-/// What the suite said of the scenarios that a revision requires.
-struct Verdict {
-    passed: BTreeSet<String>,
-    failed: BTreeSet<String>,
-}
-
-impl Verdict {
-    fn total(&self) -> usize {
-        self.passed.len() + self.failed.len()
-    }
 }
 
 async fn judge(suite: &Conformance, url: &str, revision: &str, results: &Path) -> Outcome<Verdict> {
@@ -75,7 +69,8 @@ async fn judge(suite: &Conformance, url: &str, revision: &str, results: &Path) -
     let running = Command::new(program).args(args).kill_on_drop(true).output();
     let output = tokio::time::timeout(Duration::from_secs(300), running).await??;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let verdict = read(&said).ok_or_else(|| format!("the suite said no summary:\n{said}"))?;
+    let verdict =
+        Verdict::read(&said).ok_or_else(|| format!("the suite said no summary:\n{said}"))?;
     println!("{revision}: {} of {} passed", verdict.passed.len(), verdict.total());
     for failed in &verdict.failed {
         println!("  failed: {failed}");
@@ -83,18 +78,39 @@ async fn judge(suite: &Conformance, url: &str, revision: &str, results: &Path) -
     Ok(verdict)
 }
 
-/// Reads the summary: a line `✓ name: …` or `✗ name: …` for each scenario; those that are not scored are named again
-/// behind `Not scored`, as `✓ name (…)`.
-fn read(said: &str) -> Option<Verdict> {
-    let summary = said.split("=== SUMMARY ===").nth(1)?;
-    let (required, beside) = summary.split_once("Not scored").unwrap_or((summary, ""));
-    let named = |text: &str, mark: char, end: char| -> BTreeSet<String> {
-        let lines = text.lines().filter_map(|line| line.trim().strip_prefix(mark));
-        lines.filter_map(|line| Some(line.split_once(end)?.0.trim().to_owned())).collect()
-    };
-    let beside = &named(beside, '✓', '(') | &named(beside, '✗', '(');
-    let (passed, failed) = (named(required, '✓', ':'), named(required, '✗', ':'));
-    Some(Verdict { passed: &passed - &beside, failed: &failed - &beside })
+/// How many of the suite's scenarios for clients pass, and how many there are: the official JavaScript client calls the
+/// suite's servers through a node each, which is the same one started again.
+async fn as_client(
+    suite: &Conformance,
+    rig: &Rig,
+    target: &Target,
+    results: &Path,
+) -> Outcome<(usize, usize)> {
+    let clients = Clients::fetch().await?;
+    let binary = std::env::current_exe()?.with_file_name("mcp-node");
+    let (_, secret) = target.key.clone().ok_or("the target has no key")?;
+    let spool = rig.folder.path().join("as-client.spool");
+    let (mut passed, mut total) = (0, 0);
+    for (revision, sessions, scenarios) in CLIENT_SCENARIOS {
+        let client = clients.conformance(&binary, &secret, sessions);
+        for scenario in scenarios {
+            let (program, args) = suite.client_command(scenario, revision, &client, results);
+            let mut command = Command::new(program);
+            command.args(args).env("MCP_NATS_URL", rig.nats.url()).env("MCP_SPOOL_DIR", &spool);
+            command.env("RUST_LOG", "info").kill_on_drop(true);
+            let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await??;
+            let said = [output.stdout, output.stderr]
+                .map(|text| String::from_utf8_lossy(&text).into_owned());
+            total += 1;
+            if said.iter().any(|text| text.contains(CLIENT_PASSED)) {
+                passed += 1;
+            } else {
+                println!("  failed as client: {revision} {scenario}\n{}", said.join("\n"));
+            }
+        }
+    }
+    println!("as client: {passed} of {total} passed");
+    Ok((passed, total))
 }
 
 type Door = Client<HttpConnector, Incoming>;
@@ -136,18 +152,4 @@ async fn pass(
             response
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_scored_does_not_count() {
-        let said = "=== SUMMARY ===\n✓ tools-list: 3 passed, 0 failed\n✗ ping: 0 passed, 1 failed\n✓ extra: 1 passed, 0 failed\n\
-                    Not scored for X: 1\n  ✓ extra (extension)\n";
-        let verdict = read(said).unwrap();
-        assert_eq!((verdict.passed.len(), verdict.failed.len(), verdict.total()), (1, 1, 2));
-        assert!(read("nothing").is_none());
-    }
 }

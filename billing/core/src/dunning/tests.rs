@@ -5,7 +5,7 @@ use crate::access::{Subscription, standing};
 
 fn one(id: &str, status: &str, created: i64) -> Subscription {
     let (id, status) = (id.to_owned(), Status::of(status));
-    Subscription { id, status, created: Timestamp(created), collection_paused: false }
+    Subscription { id, status, created: Timestamp(created), collection_paused: false, plan: None }
 }
 
 fn customer(subscriptions: &[Subscription]) -> Customer {

@@ -3,6 +3,7 @@
 //! It plays the client and says for each scenario of a revision whether the server passed; or it plays the server, and
 //! says it of a client.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::cache::Cache;
@@ -49,6 +50,39 @@ const PROJECT: Project = Project {
     expected_bytes: 190_000_000,
     by_hand: "install npm, and check that `npm ping` succeeds",
 };
+
+/// What the suite said of the scenarios that a revision requires of a server, and of those beside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    pub passed: BTreeSet<String>,
+    pub failed: BTreeSet<String>,
+    /// Not required, and failed.
+    pub beside: BTreeSet<String>,
+}
+
+impl Verdict {
+    /// Reads the summary: a line `✓ name: …` or `✗ name: …` for each scenario; those that are not scored are named again
+    /// behind `Not scored`, as `✓ name (…)`. `None` = there is no summary.
+    #[must_use]
+    pub fn read(said: &str) -> Option<Self> {
+        let summary = said.split("=== SUMMARY ===").nth(1)?;
+        let (required, beside) = summary.split_once("Not scored").unwrap_or((summary, ""));
+        let named = |text: &str, mark: char, end: char| -> BTreeSet<String> {
+            let lines = text.lines().filter_map(|line| line.trim().strip_prefix(mark));
+            lines.filter_map(|line| Some(line.split_once(end)?.0.trim().to_owned())).collect()
+        };
+        let (passed, failed) = (named(required, '✓', ':'), named(required, '✗', ':'));
+        let beside = (named(beside, '✓', '('), named(beside, '✗', '('));
+        let scored = |of: &BTreeSet<String>| &(of - &beside.0) - &beside.1;
+        Some(Self { passed: scored(&passed), failed: scored(&failed), beside: beside.1 })
+    }
+
+    /// How many were required.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.passed.len() + self.failed.len()
+    }
+}
 
 /// The installed suite.
 #[derive(Clone, Debug)]
@@ -99,5 +133,22 @@ impl Conformance {
         let tail = ["--spec-version", revision, "-o", &*results];
         let all = head.into_iter().chain(tail).map(str::to_owned).collect();
         (self.node.clone(), all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_scored_does_not_count() {
+        let said = "=== SUMMARY ===\n✓ tools-list: 3 passed, 0 failed\n✗ ping: 0 passed, 1 failed\n✓ extra: 1 passed, 0 failed\n\
+                    ✗ more: 0 passed, 1 failed\nNot scored for X: 2\n  ✓ extra (extension)\n  ✗ more (pending)\n";
+        let verdict = Verdict::read(said).unwrap();
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let (passed, failed, beside) = (set(&["tools-list"]), set(&["ping"]), set(&["more"]));
+        assert_eq!(verdict, Verdict { passed, failed, beside });
+        assert_eq!(verdict.total(), 2);
+        assert_eq!(Verdict::read("nothing"), None);
     }
 }

@@ -41,8 +41,10 @@ fn a_key_of_a_tenant_that_stripe_bills_waits_for_its_subscription() {
         access,
         reason,
         subscription: Some("sub_1".into()),
+        plan: Some("team@2".into()),
     }]);
-    assert_eq!(world.state.key(key).unwrap().1.status, KeyStatus::Active);
+    let view = world.state.key(key).unwrap().1;
+    assert_eq!((view.status, view.plan.as_deref()), (KeyStatus::Active, Some("team@2")));
 }
 
 #[test]

@@ -33,7 +33,7 @@ async fn an_explanation_is_what_the_ledger_would_have_said() {
     let raised = decided(&mut world, vec![quota(Scope::Key(key), 20, QuotaKind::Hard)]).await;
     let access = |access, reason: &str| {
         let (tenant, reason) = (world.tenant, reason.to_owned());
-        vec![ControlFact::AccessChanged { tenant, access, reason, subscription: None }]
+        vec![ControlFact::AccessChanged { tenant, access, reason, subscription: None, plan: None }]
     };
     let (unpaid, paid) =
         (access(Access::Suspended, "payment overdue"), access(Access::Active, "paid"));

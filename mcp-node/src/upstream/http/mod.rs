@@ -25,7 +25,6 @@ use mcp_node_core::{
     message::{Message, read},
     sse::{self, Splitter},
 };
-use runtime::http::HttpError;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -226,15 +225,9 @@ impl HttpUpstream {
         sent
     }
 
-    /// Sends a request; a connection that turns out closed before the request went out is replaced once.
+    /// Sends a request.
     async fn send_on(&self, request: Request<Full<Bytes>>) -> Result<Response<Answered>, Refusal> {
-        let again = request.clone();
-        let sent = async {
-            match self.shared.transport.send(request).await {
-                Err(error) if never_went_out(&error) => self.shared.transport.send(again).await,
-                sent => sent,
-            }
-        };
+        let sent = self.shared.transport.send(request);
         match tokio::time::timeout(self.shared.settings.request_patience, sent).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
@@ -362,16 +355,4 @@ async fn forward(
 
 fn is_events<T>(response: &Response<T>) -> bool {
     headers::content_type(response.headers()) == "text/event-stream"
-}
-
-/// Whether a pooled connection was closed before a byte of the request was written: then it may be sent again.
-fn never_went_out(error: &HttpError) -> bool {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = source {
-        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }

@@ -127,6 +127,7 @@ impl World {
             access: Access::Active,
             reason: "subscription active".to_owned(),
             subscription: Some(subscription(number)),
+            plan: None,
         };
         for (place, facts) in [vec![created], vec![linked, active]].into_iter().enumerate() {
             let subject = subject::control(&facts[0]);
