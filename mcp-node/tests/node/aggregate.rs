@@ -121,15 +121,19 @@ async fn session(caller: Caller, capabilities: Value) -> Caller {
 
 /// The next frame that holds a message, and its message.
 async fn next(stream: &mut http::Response<Incoming>) -> (String, Value) {
-    loop {
-        let frame =
-            tokio::time::timeout(std::time::Duration::from_secs(20), stream.body_mut().frame());
-        let frame = frame.await.expect("it is said in time").expect("the stream goes on").unwrap();
-        let Ok(data) = frame.into_data() else { continue };
-        if let Some(message) = messages(&data).pop() {
-            return (String::from_utf8(data.to_vec()).unwrap(), message);
+    // A stream that beats is not one that says something.
+    let said = async {
+        loop {
+            let frame = stream.body_mut().frame().await.expect("the stream goes on").unwrap();
+            let Ok(data) = frame.into_data() else { continue };
+            if let Some(message) = messages(&data).pop() {
+                return (String::from_utf8(data.to_vec()).unwrap(), message);
+            }
         }
-    }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), said)
+        .await
+        .expect("it is said in time")
 }
 
 /// The id of an event.
@@ -476,6 +480,9 @@ async fn a_session_is_its_keys_and_what_is_said_in_it_goes_where_it_belongs() {
     let id = session.headers["mcp-session-id"].to_str().unwrap().to_owned();
     let thief = test.process.caller("tb_other").with("mcp-session-id", &id);
     assert_eq!(thief.call(1, "one_success", json!({})).await.status(), 404);
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    assert_eq!(thief.post(ping).await.status(), 404, "not even what the node answers itself");
+    assert_eq!(thief.send(Method::DELETE, "").await.status(), 404);
     let own = |server: &Server| header(server, "mcp-session-id").unwrap();
     assert!(own(&one).starts_with("session-") && own(&two).starts_with("session-"));
 
