@@ -141,7 +141,7 @@ async fn settings_are_read_again_and_no_call_is_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_call_counts_for_and_how_many_may_come_are_read_again() {
     const BEFORE: &str = "[[upstream]]\nname = \"one\"\nurl = \"ONE\"\n";
-    const AFTER: &str = "connection_per_minute = 6\nconnection_burst = 2\n\
+    const AFTER: &str = "tenant_per_minute = 1\ntenant_burst = 2\n\
         [[upstream]]\nname = \"one\"\nurl = \"ONE\"\n[weights]\nsuccess = 5\n\
         [[meter]]\nname = \"bytes\"\nfrom = \"bytes_in\"\nreserve = 1000\n";
     let test = Behind::start().await;
@@ -160,7 +160,7 @@ async fn what_a_call_counts_for_and_how_many_may_come_are_read_again() {
             break;
         }
     }
-    assert_eq!((refused.0, &refused.1["error"]["data"]["scope"]), (429, &json!("connection")));
+    assert_eq!((refused.0, &refused.1["error"]["data"]["scope"]), (429, &json!("tenant")));
     test.one.feed("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"content\":[]}}\n\n");
     running.body_mut().frame().await.unwrap().unwrap();
     assert_eq!(process.stop().await, Some(0));
