@@ -25,11 +25,17 @@ pub fn load<T: DeserializeOwned>(
     file: Option<&Path>,
     prefix: &str,
 ) -> Result<T, SettingsError> {
-    let mut layers = Figment::from(Toml::string(defaults));
-    if let Some(file) = file {
-        layers = layers.merge(Toml::file_exact(file));
+    let all = layers(defaults, file).merge(Env::prefixed(prefix));
+    all.extract().map_err(|error| SettingsError(Box::new(error)))
+}
+
+/// What is said before the environment speaks.
+fn layers(defaults: &str, file: Option<&Path>) -> Figment {
+    let layers = Figment::from(Toml::string(defaults));
+    match file {
+        Some(file) => layers.merge(Toml::file_exact(file)),
+        None => layers,
     }
-    layers.merge(Env::prefixed(prefix)).extract().map_err(|error| SettingsError(Box::new(error)))
 }
 
 /// As [`load`], for a prefix that other programs' variables begin with too: those that mean nothing here are passed over,
@@ -42,10 +48,7 @@ pub fn load_beside_others<T: DeserializeOwned>(
     file: Option<&Path>,
     prefix: &str,
 ) -> Result<(T, Vec<String>), SettingsError> {
-    let mut layers = Figment::from(Toml::string(defaults));
-    if let Some(file) = file {
-        layers = layers.merge(Toml::file_exact(file));
-    }
+    let layers = layers(defaults, file);
     let mut others: Vec<String> = vec![];
     loop {
         let ours =
