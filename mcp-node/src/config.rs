@@ -103,6 +103,7 @@ struct File {
     internal_jwt_audience: Option<String>,
     quota_meta: String,
     refuse_as: String,
+    cancelled: String,
     tenant_per_minute: u32,
     tenant_burst: u32,
     tenant_concurrent: u32,

@@ -8,6 +8,7 @@ pub mod access;
 pub mod aggregate;
 pub mod ask;
 pub mod bridge;
+pub mod call;
 pub mod clock;
 pub mod embed;
 pub mod http;

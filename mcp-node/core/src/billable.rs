@@ -31,10 +31,26 @@ pub fn outcome(answer: Answer<'_>) -> Outcome {
         None => Outcome::Success,
         Some(kind) => match kind.as_deref() {
             Some("complete") => Outcome::Success,
+            // What asks for more has no content: who reads one takes it for the result.
+            Some("input_required" | "task") if has_content => Outcome::UpstreamError,
             Some("input_required") => Outcome::InputRequired,
             Some("task") => Outcome::TaskCreated,
             _ => Outcome::UpstreamError,
         },
+    }
+}
+
+/// As [`outcome`], for a client of the era with sessions: it knows no `resultType` and takes the result for a success
+/// whatever stands there, so an answer that says anything but `complete` is unclear.
+#[must_use]
+pub fn outcome_with_sessions(answer: Answer<'_>) -> Outcome {
+    match answer {
+        Answer::Result { result_type: Some(kind), .. }
+            if text(kind).as_deref() != Some("complete") =>
+        {
+            Outcome::UpstreamError
+        }
+        answer => outcome(answer),
     }
 }
 

@@ -151,6 +151,23 @@ impl Breaker {
         }
     }
 
+    /// Whether it is open, or a probe runs.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state != State::Closed
+    }
+
+    /// Whether a failure counts against it.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed > 0 || self.in_a_row > 0
+    }
+
+    /// Opens it, unless it never opens.
+    pub fn open_now(&mut self, now_ms: u64, chance: u64) -> Option<Change> {
+        (self.settings.failures > 0).then(|| self.open(now_ms, chance))
+    }
+
     fn count(&mut self, now_ms: u64, how: Ended, chance: u64) -> Option<Change> {
         if now_ms.saturating_sub(self.window_ms) >= self.settings.window_ms {
             (self.window_ms, self.ended, self.failed) = (now_ms, 0, 0);

@@ -14,6 +14,11 @@ use crate::Refusal;
 /// The longest method or tool name that is taken. Unit: bytes.
 pub const LONGEST_NAME: usize = 512;
 
+/// The methods whose requests are admitted, filtered or counted: none may pass under a name that a server takes for one of
+/// them.
+const METHODS: [&str; 5] =
+    ["tools/call", "tools/list", "tasks/get", "tasks/result", "subscriptions/listen"];
+
 /// Where a request of 2026-07-28 says its revision, and what its client can do.
 pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 pub const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
@@ -71,7 +76,7 @@ pub struct Id<'a> {
     pub raw: &'a str,
 }
 
-/// An id by its value: `"a"` and `"\u0061"` are the same, `1` and `1.0` too, `1` and `"1"` are not.
+/// An id by its value: `"a"` and `"\u0061"` are the same, `0` and `-0` too, `1` and `"1"` are not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IdKey {
     Text(String),
@@ -82,24 +87,39 @@ impl Id<'_> {
     /// The id's value, to find a call by.
     #[must_use]
     pub fn key(&self) -> IdKey {
-        if let Some(text) = text(self.raw) {
-            return IdKey::Text(text.into_owned());
+        match text(self.raw) {
+            Some(text) => IdKey::Text(text.into_owned()),
+            None => IdKey::Number(match self.raw.parse::<i64>() {
+                Ok(number) => number.to_string(),
+                // Only what is cancelled may be named so: `6.0` is 6 to most readers.
+                Err(_) => {
+                    self.raw.parse::<f64>().map_or(self.raw.to_owned(), |number| number.to_string())
+                }
+            }),
         }
-        let whole = self.raw.parse::<i128>().map(|number| number.to_string());
-        let number = whole.or_else(|_| self.raw.parse::<f64>().map(|number| number.to_string()));
-        IdKey::Number(number.unwrap_or_else(|_| self.raw.to_owned()))
     }
 }
 
 /// Reads a message.
 ///
 /// # Errors
-/// `NotJson`, or `InvalidRequest`/`InvalidParams` that say what is wrong; a batch is one of them.
+/// `NotJson`, or `InvalidRequest`/`InvalidParams` that say what is wrong; a batch is one of them, a method other than
+/// `notifications/*` without an id another: many servers would run it as a request.
 pub fn read(bytes: &[u8]) -> Result<Message<'_>, Refusal> {
+    members(bytes)?.into_message()
+}
+
+/// The id of a message that [`read`] refuses, if it stands there once and is one that can be answered to.
+#[must_use]
+pub fn readable_id_of(bytes: &[u8]) -> Option<Id<'_>> {
+    let members = members(bytes).ok()?;
+    members.id.filter(|_| !members.id_twice).and_then(readable_id)
+}
+
+pub(crate) fn members(bytes: &[u8]) -> Result<Members<'_>, Refusal> {
     // Strings that we skip are not checked by the parser: all of the body is, here.
     let text = std::str::from_utf8(bytes).map_err(|_| Refusal::NotJson)?;
-    let members: Members<'_> = serde_json::from_str(text).map_err(|_| Refusal::NotJson)?;
-    members.into_message()
+    serde_json::from_str(text).map_err(|_| Refusal::NotJson)
 }
 
 /// What a result holds, as far as it decides what a call counts for; `raw` = its JSON.
@@ -121,33 +141,65 @@ pub fn text(raw: &str) -> Option<Cow<'_, str>> {
 
 /// The members of the top level that matter.
 #[derive(Default)]
-struct Members<'a> {
+pub(crate) struct Members<'a> {
     jsonrpc: Option<&'a RawValue>,
-    id: Option<&'a RawValue>,
-    method: Option<&'a RawValue>,
+    pub(crate) id: Option<&'a RawValue>,
+    id_twice: bool,
+    pub(crate) method: Option<&'a RawValue>,
     params: Option<Params<'a>>,
     result: Option<ResultMembers<'a>>,
     error: Option<IgnoredAny>,
+    /// It has members that a message of its kind does not have.
+    pub(crate) has_others: bool,
     problem: Option<&'static str>,
 }
 
+const EITHER: &str = "A message has a method, or a result or an error.";
+const BAD_ID: &str =
+    "`id` must be a whole number within 2^53 - 1 on either side of 0, or a well-formed string.";
 const BATCH: &str = "Batches are not supported: send one message a request.";
 const NO_OBJECT: &str = "A message is a JSON object.";
 const TWICE: &str = "A member that decides what is done stands more than once.";
-const LOOKALIKE: &str = "A member differs from a known one only in case.";
+const LOOKALIKE: &str = "A member differs from a known one only in case or in what surrounds it.";
+const LIKE_METHOD: &str = "`method` differs from a known one only in case or in what surrounds it.";
 
 impl<'a> Members<'a> {
     fn into_message(self) -> Result<Message<'a>, Refusal> {
         if let Some(problem) = self.problem {
             return Err(Refusal::InvalidRequest(problem));
         }
-        if self.jsonrpc.and_then(|raw| text(raw.get())).as_deref() != Some("2.0") {
+        if !self.is_version_2() {
             return Err(Refusal::InvalidRequest("The member `jsonrpc` must be \"2.0\"."));
         }
         match self.method {
+            Some(_) if self.may_answer() => Err(Refusal::InvalidRequest(EITHER)),
             Some(method) => call(self.id, method, &self.params.unwrap_or_default()),
             None => answer(self.id, self.result, self.error.is_some()),
         }
+    }
+
+    /// What is wrong with it as a whole, whatever it is: then two readers may take it for two things.
+    pub(crate) fn is_ambiguous(&self) -> bool {
+        self.problem.is_some()
+    }
+
+    /// Whether it says that it is JSON-RPC 2.0.
+    pub(crate) fn is_version_2(&self) -> bool {
+        self.jsonrpc.and_then(|raw| text(raw.get())).as_deref() == Some("2.0")
+    }
+
+    /// What it answers, whatever its id; `None` = it has not either a result or an error.
+    pub(crate) fn into_answer(self) -> Option<Answer<'a>> {
+        match (self.result, self.error) {
+            (Some(result), None) => Some(result.into_answer()),
+            (None, Some(_)) => Some(Answer::Error),
+            _ => None,
+        }
+    }
+
+    /// Whether it holds a member that only answers hold.
+    pub(crate) fn may_answer(&self) -> bool {
+        self.result.is_some() || self.error.is_some()
     }
 }
 
@@ -161,12 +213,20 @@ fn call<'a>(
     };
     let method = name(method)
         .ok_or(Refusal::InvalidRequest("`method` must be a text of 1 to 512 bytes."))?;
+    if METHODS.iter().any(|known| method != *known && folds_to(&method, known)) {
+        return Err(Refusal::InvalidRequest(LIKE_METHOD));
+    }
     let Some(id) = id else {
+        if !method.starts_with("notifications/") {
+            return Err(Refusal::InvalidRequest(
+                "Only `notifications/*` may come without an `id`.",
+            ));
+        }
         let cancels = params.request_id.filter(|_| method == "notifications/cancelled");
-        return Ok(Message::Notification { method, cancels: cancels.and_then(readable_id) });
+        let cancels = cancels.map(RawValue::get).filter(|raw| raw.len() <= LONGEST_NAME);
+        return Ok(Message::Notification { method, cancels: cancels.map(|raw| Id { raw }) });
     };
-    let id =
-        readable_id(id).ok_or(Refusal::InvalidRequest("`id` must be a string or a number."))?;
+    let id = readable_id(id).ok_or(Refusal::InvalidRequest(BAD_ID))?;
     if params.meta.twice {
         return Err(Refusal::InvalidRequest(TWICE));
     }
@@ -196,22 +256,26 @@ fn answer<'a>(
         (Some(result), false) => result.into_answer(),
         (None, true) => Answer::Error,
         _ => {
-            return Err(Refusal::InvalidRequest(
-                "A message has a method, or a result or an error.",
-            ));
+            return Err(Refusal::InvalidRequest(EITHER));
         }
     };
     let id = id.filter(|raw| raw.get() != "null");
     match id.map(readable_id) {
-        Some(None) => Err(Refusal::InvalidRequest("`id` must be a string or a number.")),
+        Some(None) => Err(Refusal::InvalidRequest(BAD_ID)),
         id => Ok(Message::Answer { id: id.flatten(), answer }),
     }
 }
 
+/// An id that every reader writes back as the same value: a server that holds numbers as doubles, or texts as UTF-16,
+/// would answer another one to anything else, and its answer would be nobody's.
 fn readable_id(raw: &RawValue) -> Option<Id<'_>> {
+    const LARGEST: u64 = (1 << 53) - 1;
     let raw = raw.get();
-    let plain = raw.starts_with(['"', '-']) || raw.starts_with(|c: char| c.is_ascii_digit());
-    (plain && raw.len() <= LONGEST_NAME).then_some(Id { raw })
+    let is_same = match raw.as_bytes().first()? {
+        b'"' => text(raw).is_some(),
+        _ => raw.parse::<i64>().is_ok_and(|number| number.unsigned_abs() <= LARGEST),
+    };
+    (is_same && raw.len() <= LONGEST_NAME).then_some(Id { raw })
 }
 
 /// The members of `params` that matter.
@@ -272,15 +336,23 @@ impl<'de> Deserialize<'de> for Key<'de> {
     }
 }
 
-/// Whether a reader that ignores case would take `key` for one of `known`. Two letters beyond ASCII fold into it:
-/// the long s and the Kelvin sign.
+/// Whether a reader that ignores case, white space around a name, or what stands behind a NUL would take `key` for one of
+/// `known`.
 fn is_lookalike(key: &str, known: &[&str]) -> bool {
+    known.iter().any(|known| folds_to(key, known))
+}
+
+/// Whether `text` is `known` to such a reader. Two letters beyond ASCII fold into it: the long s and the Kelvin sign.
+fn folds_to(text: &str, known: &str) -> bool {
     let folded = |c: char| match c {
         'ſ' => 's',
         '\u{212a}' => 'k',
         c => c.to_ascii_lowercase(),
     };
-    known.iter().any(|known| key.chars().map(folded).eq(known.chars().map(folded)))
+    let is_blank = |c: char| c.is_whitespace() || c.is_control();
+    let text = text.trim_matches(is_blank);
+    let text = text.split('\0').next().unwrap_or_default().trim_end_matches(is_blank);
+    text.chars().map(folded).eq(known.chars().map(folded))
 }
 
 /// Puts a value where it belongs; a second one is a problem.
@@ -361,17 +433,20 @@ fn read_members<'de, A: MapAccess<'de>>(mut map: A) -> Result<Members<'de>, A::E
     while let Some(Key(key)) = map.next_key()? {
         match &*key {
             "jsonrpc" => once(&mut members.jsonrpc, &mut twice, &mut map)?,
-            "id" => once(&mut members.id, &mut twice, &mut map)?,
+            "id" => once(&mut members.id, &mut members.id_twice, &mut map)?,
             "method" => once(&mut members.method, &mut twice, &mut map)?,
             "params" => once(&mut members.params, &mut twice, &mut map)?,
             "result" => once(&mut members.result, &mut twice, &mut map)?,
             "error" => once(&mut members.error, &mut twice, &mut map)?,
             other => {
                 lookalike |= is_lookalike(other, &KNOWN);
+                members.has_others = true;
                 map.next_value::<IgnoredAny>()?;
             }
         }
     }
+    members.has_others |= members.params.is_some() && members.method.is_none();
+    twice |= members.id_twice;
     members.problem = if twice { Some(TWICE) } else { lookalike.then_some(LOOKALIKE) };
     Ok(members)
 }
@@ -422,18 +497,28 @@ fn read_meta<'de, A: MapAccess<'de>>(mut map: A) -> Result<Meta<'de>, A::Error> 
 
 fn read_result<'de, A: MapAccess<'de>>(mut map: A) -> Result<ResultMembers<'de>, A::Error> {
     let (mut result, mut twice) = (ResultMembers::default(), false);
+    let (mut content, mut structured, mut meta) =
+        (None::<&RawValue>, None::<&RawValue>, None::<&RawValue>);
     while let Some(Key(key)) = map.next_key()? {
         match &*key {
             "isError" => once(&mut result.is_error, &mut twice, &mut map)?,
             "resultType" => once(&mut result.result_type, &mut twice, &mut map)?,
+            "content" => once(&mut content, &mut twice, &mut map)?,
+            "structuredContent" => once(&mut structured, &mut twice, &mut map)?,
+            "_meta" => once(&mut meta, &mut twice, &mut map)?,
             other => {
                 result.has_task |= other == "task";
-                result.has_content |= other == "content";
                 map.next_value::<IgnoredAny>()?;
             }
         }
     }
-    result.unclear = twice;
+    result.has_content = content.is_some();
+    // Typed clients refuse the whole result where one of these is of another kind.
+    let is_other = |member: Option<&RawValue>, begins: char| {
+        member.is_some_and(|raw| !raw.get().starts_with(begins) && raw.get() != "null")
+    };
+    result.unclear =
+        twice || is_other(content, '[') || is_other(structured, '{') || is_other(meta, '{');
     Ok(result)
 }
 

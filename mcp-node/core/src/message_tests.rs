@@ -152,6 +152,7 @@ fn what_is_no_single_message_is_refused() {
         r#"{"jsonrpc":"2.0","id":true,"method":"ping"}"#,
         r#"{"jsonrpc":"2.0","id":1}"#,
         r#"{"jsonrpc":"2.0","id":1,"result":{},"error":{}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#,
     ] {
         check(wrong, -32600);
     }
@@ -190,6 +191,58 @@ fn what_could_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
+fn an_id_that_two_readers_write_in_two_ways_is_refused() {
+    let ping = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
+    for good in ["9007199254740991", "-9007199254740991", "0", "-0", r#""\uD83D\uDE00""#, r#""""#] {
+        assert!(read(ping(good).as_bytes()).is_ok(), "{good}");
+    }
+    for bad in [
+        r#""\uD800""#,
+        r#""\ud800""#,
+        r#""a\uDC00\uD800""#,
+        "9007199254740992",
+        "-9007199254740992",
+        "9007199254740993",
+        "12345678901234567890",
+        "1.0",
+        "1e0",
+        "1E400",
+        "0.5",
+    ] {
+        let text = ping(bad);
+        let found = read(text.as_bytes()).map_err(|refusal| refusal.code());
+        assert_eq!(found, Err(-32600), "{bad}");
+        assert_eq!(readable_id_of(text.as_bytes()), None, "{bad}");
+    }
+}
+
+#[test]
+fn without_an_id_only_notifications_pass() {
+    for method in
+        ["tools/call", "tools/list", "ping", "notifications", "Notifications/x", "vendor/x"]
+    {
+        let text = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"name":"a"}}}}"#);
+        let found = read(text.as_bytes()).map_err(|refusal| refusal.code());
+        assert_eq!(found, Err(-32600), "{method}");
+    }
+}
+
+#[test]
+fn a_refused_message_is_answered_by_its_id_where_it_has_one() {
+    let id = |text: &str| readable_id_of(text.as_bytes()).map(|id| id.raw.to_owned());
+    assert_eq!(
+        id(r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":7}}"#),
+        Some("7".into())
+    );
+    assert_eq!(id(r#"{"id":"a","method":"x"}"#), Some("\"a\"".into()));
+    assert_eq!(id(r#"{"jsonrpc":"2.0","id":7,"method":"x","Method":"y"}"#), Some("7".into()));
+    assert_eq!(id(r#"{"jsonrpc":"2.0","id":7,"id":8,"method":"x"}"#), None);
+    assert_eq!(id(r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#), None);
+    assert_eq!(id("[]"), None);
+    assert_eq!(id(r#"{"id":7"#), None);
+}
+
+#[test]
 fn an_answer_that_says_a_thing_twice_is_unclear() {
     let text = r#"{"jsonrpc":"2.0","id":1,"result":{"isError":true,"isError":false}}"#;
     assert!(matches!(read(text.as_bytes()), Ok(Message::Answer { answer: Answer::Unclear, .. })));
@@ -209,10 +262,8 @@ fn nesting_costs_no_stack() {
 fn ids_are_equal_by_value() {
     let key = |raw| Id { raw }.key();
     assert_eq!(key("\"a\""), key(r#""\u0061""#));
-    assert_eq!(key("1"), key("1.0"));
-    assert_eq!(key("1"), key("1e0"));
+    assert_eq!(key("0"), key("-0"));
     assert_ne!(key("1"), key("\"1\""));
-    assert_ne!(key("9007199254740993"), key("9007199254740992"));
 }
 
 proptest! {
@@ -223,7 +274,7 @@ proptest! {
     }
 
     #[test]
-    fn any_names_are_read_as_a_full_parser_reads_them(method in "[a-z/]{1,12}", tool in "\\PC{1,40}", id in any::<i64>()) {
+    fn any_names_are_read_as_a_full_parser_reads_them(method in "[a-z/]{1,12}", tool in "\\PC{1,40}", id in -9_007_199_254_740_991..=9_007_199_254_740_991_i64) {
         let value = serde_json::json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": { "x": [1, {}], "name": tool } });
         let text = value.to_string();
         let Message::Request { id: read_id, method: read_method, .. } = read(text.as_bytes()).unwrap() else {

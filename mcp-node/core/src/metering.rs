@@ -47,6 +47,27 @@ impl Source {
     }
 }
 
+/// What a call counts for that its client cancelled when the server may have begun with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cancelled {
+    /// What was set aside for it: the server was made to work.
+    #[default]
+    Reserved,
+    Free,
+}
+
+impl Cancelled {
+    /// Reads what a setting says.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "reserved" => Some(Self::Reserved),
+            "free" => Some(Self::Free),
+            _ => None,
+        }
+    }
+}
+
 /// A meter besides `tool_calls`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtraMeter {
@@ -57,6 +78,7 @@ pub struct ExtraMeter {
     /// The most that one call is expected to count for: set aside before a call goes on, where a hard quota limits the
     /// meter. Range: 1 to 10^12.
     pub reserve: u64,
+    pub cancelled: Cancelled,
 }
 
 /// The settings make no sense.
@@ -78,14 +100,16 @@ pub struct Metering {
     meters: Vec<ExtraMeter>,
     /// The pattern that says most comes first.
     weights: Vec<(Glob, u64)>,
+    cancelled: Cancelled,
     plain: Arc<Plan>,
 }
 
 impl Default for Metering {
     /// One unit of `tool_calls` a call, and nothing else.
     fn default() -> Self {
-        let plain = Plan { needs: one_call(), weight: 1, meters: vec![] };
-        Self { meters: vec![], weights: vec![], plain: Arc::new(plain) }
+        let cancelled = Cancelled::default();
+        let plain = Plan { needs: one_call(), weight: 1, cancelled, meters: vec![] };
+        Self { meters: vec![], weights: vec![], cancelled, plain: Arc::new(plain) }
     }
 }
 
@@ -117,6 +141,13 @@ impl Metering {
         Ok(Self { meters, weights, ..Self::default() })
     }
 
+    /// The same, with another rule for what cancelled calls count for in `tool_calls`.
+    #[must_use]
+    pub fn with_cancelled(self, cancelled: Cancelled) -> Self {
+        let plain = Plan { needs: one_call(), weight: 1, cancelled, meters: vec![] };
+        Self { cancelled, plain: Arc::new(plain), ..self }
+    }
+
     /// Whether every tool counts one call and nothing else.
     #[must_use]
     pub fn is_plain(&self) -> bool {
@@ -145,7 +176,7 @@ impl Metering {
         let extra =
             meters.iter().map(|meter| Need { meter: meter.name.clone(), units: meter.reserve });
         let needs = (weight > 0).then_some(calls).into_iter().chain(extra).collect();
-        Arc::new(Plan { needs, weight, meters })
+        Arc::new(Plan { needs, weight, cancelled: self.cancelled, meters })
     }
 }
 
@@ -155,6 +186,7 @@ pub struct Plan {
     /// What a call takes from a lease before it goes on.
     pub needs: Needs,
     weight: u64,
+    cancelled: Cancelled,
     meters: Vec<ExtraMeter>,
 }
 
@@ -223,6 +255,16 @@ impl Plan {
     #[must_use]
     pub fn measures(&self) -> bool {
         !self.meters.is_empty()
+    }
+
+    /// What a call counts for that was cancelled when the server may have begun with it.
+    #[must_use]
+    pub fn count_cancelled(&self) -> BTreeMap<MeterName, Quantity> {
+        let calls = (MeterName::tool_calls(), self.weight, self.cancelled);
+        let meters = self.meters.iter().map(|of| (of.name.clone(), of.reserve, of.cancelled));
+        let all = std::iter::once(calls).chain(meters);
+        let counted = all.filter(|(_, units, rule)| *units > 0 && *rule == Cancelled::Reserved);
+        counted.map(|(meter, units, _)| (meter, Quantity(units))).collect()
     }
 
     /// What a call with this outcome counts for.

@@ -8,6 +8,7 @@ fn meter(name: &str, from: &str, tools: &[&str], reserve: u64) -> ExtraMeter {
         from: Source::parse(from).unwrap(),
         tools: tools.iter().map(|tool| Glob::parse(tool).unwrap()).collect(),
         reserve,
+        cancelled: Cancelled::default(),
     }
 }
 

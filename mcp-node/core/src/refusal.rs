@@ -102,6 +102,10 @@ pub enum Refusal {
     UpstreamUnreachable,
     /// The upstream answered what is not MCP.
     UpstreamInvalid,
+    /// The upstream compressed its answer though it was asked not to.
+    UpstreamEncoded,
+    /// The upstream sends requests to another place, which is not followed.
+    UpstreamRedirects,
     /// Its child ended too often: the next is started later.
     UpstreamRestarting {
         retry_ms: u64,
@@ -217,6 +221,18 @@ impl Refusal {
                 50_202,
                 "upstream_invalid",
                 "The server behind this gateway gave no valid answer.",
+            ),
+            Self::UpstreamEncoded => Row(
+                502,
+                50_204,
+                "upstream_encoded",
+                "The server behind this gateway compressed its answer, though it was asked not to.",
+            ),
+            Self::UpstreamRedirects => Row(
+                502,
+                50_205,
+                "upstream_redirects",
+                "The server behind this gateway redirects to an address that is not followed.",
             ),
             Self::UpstreamRestarting { .. } => Row(
                 502,

@@ -35,6 +35,8 @@ fn all() -> Vec<Refusal> {
         Refusal::Blocked { retry_ms: 7 },
         Refusal::UpstreamUnreachable,
         Refusal::UpstreamInvalid,
+        Refusal::UpstreamEncoded,
+        Refusal::UpstreamRedirects,
         Refusal::UpstreamRestarting { retry_ms: 7 },
         Refusal::UpstreamUnavailable { retry_ms: 7 },
         Refusal::LedgerUnreachable,

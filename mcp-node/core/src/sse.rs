@@ -1,11 +1,12 @@
 //! Splits a stream of server-sent events into frames without changing a byte of it.
 //!
 //! A frame is everything up to and with an empty line. Lines end with LF, CR or CRLF. Whatever is pushed comes out
-//! again, in order: frames, then [`Splitter::rest`]. Absent on purpose: what the fields mean, beyond `data`.
+//! again, in order: frames, then [`Splitter::rest`]; only a byte order mark before the first one is dropped, since some
+//! clients would take it for a part of a field's name. Absent on purpose: what the fields mean, beyond `data` and the type.
 
 use std::borrow::Cow;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 /// A frame is larger than this stream may hold back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,19 +25,31 @@ pub struct Splitter {
     line: usize,
     /// The last byte before `looked` was a CR: an LF now belongs to it.
     after_cr: bool,
+    /// Nothing but a part of a byte order mark has come.
+    at_start: bool,
     limit: usize,
 }
+
+/// What may stand before the first frame of a stream.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl Splitter {
     /// `limit` = the largest frame that is held. Unit: bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { buffer: BytesMut::new(), looked: 0, line: 0, after_cr: false, limit }
+        let buffer = BytesMut::new();
+        Self { buffer, looked: 0, line: 0, after_cr: false, at_start: true, limit }
     }
 
     /// Takes in what came.
     pub fn push(&mut self, chunk: &[u8]) {
         self.buffer.extend_from_slice(chunk);
+        if self.at_start {
+            if self.buffer.starts_with(MARK) {
+                self.buffer.advance(MARK.len());
+            }
+            self.at_start = self.buffer.is_empty() || MARK.starts_with(&self.buffer);
+        }
     }
 
     /// The next whole frame, as it came; `None` = more must come first.
@@ -44,6 +57,9 @@ impl Splitter {
     /// # Errors
     /// More than the limit came without an end of a frame.
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameTooLarge> {
+        if self.at_start {
+            return Ok(None); // A part of a byte order mark holds no end of a line.
+        }
         while let Some(place) = memchr::memchr2(b'\n', b'\r', &self.buffer[self.looked..]) {
             let at = self.looked + place;
             let byte = self.buffer[at];
@@ -95,7 +111,6 @@ impl Splitter {
 /// The data of a frame: its `data` lines, joined by LF; borrowed when there is one. `None` = it has none.
 #[must_use]
 pub fn data(frame: &[u8]) -> Option<Cow<'_, [u8]>> {
-    let frame = frame.strip_prefix(b"\xef\xbb\xbf").unwrap_or(frame);
     let mut lines = frame.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(|line| {
         let value = match line.strip_prefix(b"data:") {
             Some(value) => value,
@@ -114,11 +129,32 @@ pub fn data(frame: &[u8]) -> Option<Cow<'_, [u8]>> {
     Some(Cow::Owned(joined))
 }
 
+/// Whether clients take the frame's data for a message: its type is `message`, or it has none.
+#[must_use]
+pub fn is_message(frame: &[u8]) -> bool {
+    let types = frame.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(|line| {
+        let value = line.strip_prefix(b"event:").or((line == b"event").then_some(&b""[..]))?;
+        Some(value.strip_prefix(b" ").unwrap_or(value))
+    });
+    types.last().is_none_or(|kind| kind.is_empty() || kind == b"message")
+}
+
+/// The frame without its type and data: a place in the stream, and nothing that a client could take for a message.
+#[must_use]
+pub fn without_data(frame: &[u8]) -> Vec<u8> {
+    let lines = frame.split(|byte| matches!(byte, b'\n' | b'\r'));
+    let kept = lines.filter(|line| line.starts_with(b"id:") || line.starts_with(b"retry:"));
+    let mut written: Vec<u8> = kept.flat_map(|line| [line, b"\n"].concat()).collect();
+    if !written.is_empty() {
+        written.push(b'\n');
+    }
+    written
+}
+
 /// The frame with other data, and every other line of it as it was.
 #[must_use]
 pub fn with_data(frame: &[u8], data: &[u8]) -> Vec<u8> {
     let is_data = |line: &[u8]| line == b"data" || line.starts_with(b"data:");
-    let frame = frame.strip_prefix(b"\xef\xbb\xbf").unwrap_or(frame);
     let lines = frame.split(|byte| matches!(byte, b'\n' | b'\r'));
     let mut written = Vec::with_capacity(frame.len());
     for line in lines.filter(|line| !line.is_empty() && !is_data(line)) {
@@ -132,6 +168,18 @@ pub fn with_data(frame: &[u8], data: &[u8]) -> Vec<u8> {
     }
     written.push(b'\n');
     written
+}
+
+/// The frame with line feeds for the ends of its lines and one event in it: some clients know no other form.
+#[must_use]
+pub fn normal(frame: Bytes) -> Bytes {
+    if memchr::memchr(b'\r', &frame).is_none() {
+        return frame;
+    }
+    match data(&frame) {
+        Some(data) => with_data(&frame, &data).into(),
+        None => without_data(&frame).into(),
+    }
 }
 
 /// The frame with another value behind each `id:` that has one, and every other byte as it was.
@@ -220,7 +268,34 @@ mod tests {
         check("data\n\n", Some(""));
         check(": data: x\n\n", None);
         check("database: x\n\n", None);
-        check("\u{feff}data: x\n\n", Some("x"));
+        check("\u{feff}data: x\n\n", None);
+    }
+
+    #[test]
+    fn a_mark_counts_for_nothing_before_the_first_frame_and_for_a_name_later() {
+        let stream = "\u{feff}data: a\n\n\u{feff}data: b\n\n".as_bytes();
+        for cut in 0..6 {
+            let (found, _) = frames(&[&stream[..cut], &stream[cut..]]);
+            let data: Vec<_> = found.iter().map(|frame| data(frame)).collect();
+            assert_eq!(data, [Some(Cow::Borrowed(&b"a"[..])), None], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn only_events_of_no_type_or_of_messages_are_messages() {
+        #[track_caller]
+        fn check(frame: &str, expected: bool) {
+            assert_eq!(is_message(frame.as_bytes()), expected, "{frame:?}");
+        }
+        check("data: {}\n\n", true);
+        check("event: message\r\ndata: {}\r\n\r\n", true);
+        check("event:message\ndata: {}\n\n", true);
+        check("event\ndata: {}\n\n", true);
+        check("event: ping\nevent: message\ndata: {}\n\n", true);
+        check("event: message\nevent: ping\ndata: {}\n\n", false);
+        check("event: Message\ndata: {}\n\n", false);
+        check("event:  message\ndata: {}\n\n", false);
+        check("events: ping\ndata: {}\n\n", true);
     }
 
     #[test]
@@ -236,7 +311,7 @@ mod tests {
             "event: message\nid: 7\ndata: b\n\n",
         );
         check("data: a\ndata: b\nretry: 5\n\n", "c\nd", "retry: 5\ndata: c\ndata: d\n\n");
-        check("\u{feff}data: a\n: hush\ndatabase: x\n\n", "b", ": hush\ndatabase: x\ndata: b\n\n");
+        check("data: a\n: hush\ndatabase: x\n\n", "b", ": hush\ndatabase: x\ndata: b\n\n");
     }
 
     #[test]
@@ -252,6 +327,13 @@ mod tests {
         assert_eq!(edit("data:x\n\n").as_deref(), Some("data:X\n\n"));
         assert_eq!(edit("data: a\ndata: b\n\n"), None, "in several lines");
         assert_eq!(edit(": data: a\n\n"), None);
+    }
+
+    #[test]
+    fn without_its_data_a_frame_is_a_place() {
+        let place = |frame: &str| String::from_utf8(without_data(frame.as_bytes())).unwrap();
+        assert_eq!(place("event: x\r\nid: 7\r\ndata: {}\r\n\r\n"), "id: 7\n\n");
+        assert_eq!(place("event: x\ndata: {}\n\n"), "");
     }
 
     #[test]

@@ -10,7 +10,11 @@ use schemas::Outcome;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{billable, message, metering::ResultAt};
+use crate::{
+    billable,
+    message::{self, Answer, Message},
+    metering::ResultAt,
+};
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -48,27 +52,52 @@ pub fn created(answer: &[u8]) -> Option<String> {
     task.task_id.or_else(|| inner?.task_id).map(Cow::into_owned)
 }
 
-/// Whether `message`, an answer to `method` or a notification, delivers the result of a task that succeeded. Holds the
-/// id of the task if the message names it.
-#[must_use]
-pub fn delivers(method: &str, message: &[u8]) -> Option<Option<String>> {
-    if method == "tasks/result" {
-        return match message::read(message) {
-            Ok(message::Message::Answer { answer, .. }) => {
-                (billable::outcome(answer) == Outcome::Success).then_some(None)
-            }
-            _ => None,
-        };
-    }
-    let envelope: Envelope<'_> = serde_json::from_slice(message).ok()?;
-    let told = envelope.result.or(envelope.params)?;
-    let task: Task<'_> = serde_json::from_str(told.get()).ok()?;
-    let completed = task.status.as_deref() == Some("completed");
-    let outcome = billable::outcome(message::result(task.result?.get()));
-    (completed && outcome == Outcome::Success).then(|| task.task_id.map(Cow::into_owned))
+/// What a message has of a task's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Nothing that counts.
+    Nothing,
+    /// The result of a task that succeeded; `task` = its id, if the message names it.
+    Result { task: Option<String> },
+    /// It cannot be told what a client would read: it must not be delivered.
+    Unclear,
 }
 
-/// Where in a message that [`delivers`] a task's result that result lies.
+/// What `message`, an answer to `method` or a notification on its stream, delivers of a task.
+#[must_use]
+pub fn delivery(method: &str, message: &[u8]) -> Delivery {
+    let told_method = match message::read(message) {
+        Ok(Message::Answer { answer: Answer::Error, .. }) => return Delivery::Nothing,
+        Ok(Message::Answer { answer, .. }) if method == "tasks/result" => {
+            return of_result(answer, None);
+        }
+        Ok(Message::Answer { .. }) => None,
+        Ok(Message::Notification { method, .. }) => Some(method),
+        Ok(Message::Request { .. }) => return Delivery::Nothing,
+        Err(_) => return Delivery::Unclear,
+    };
+    let tells_of_tasks = told_method.is_none_or(|method| method.starts_with("notifications/tasks"));
+    let unreadable = if tells_of_tasks { Delivery::Unclear } else { Delivery::Nothing };
+    let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(message) else { return unreadable };
+    let Some(told) = envelope.result.or(envelope.params) else { return Delivery::Nothing };
+    let Ok(task) = serde_json::from_str::<Task<'_>>(told.get()) else { return unreadable };
+    match (task.status.as_deref(), task.result) {
+        (Some("completed"), Some(result)) => {
+            of_result(message::result(result.get()), task.task_id.map(Cow::into_owned))
+        }
+        _ => Delivery::Nothing,
+    }
+}
+
+fn of_result(answer: Answer<'_>, task: Option<String>) -> Delivery {
+    match billable::outcome(answer) {
+        Outcome::Success => Delivery::Result { task },
+        Outcome::UpstreamError => Delivery::Unclear,
+        _ => Delivery::Nothing,
+    }
+}
+
+/// Where in a message that delivers a task's result ([`delivery`]) that result lies.
 #[must_use]
 pub fn result_at(method: &str, message: &[u8]) -> ResultAt {
     let envelope = serde_json::from_slice::<Envelope<'_>>(message);
@@ -109,11 +138,9 @@ mod tests {
         #[track_caller]
         fn check(method: &str, result: &str, expected: bool) {
             let answer = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#);
-            assert_eq!(
-                delivers(method, answer.as_bytes()).is_some(),
-                expected,
-                "{method} {result}"
-            );
+            let found = delivery(method, answer.as_bytes());
+            assert_eq!(matches!(found, Delivery::Result { .. }), expected, "{method} {result}");
+            assert_ne!(found, Delivery::Unclear, "{method} {result}");
         }
         let done = r#"{"taskId":"t","status":"completed","result":{"content":[]}}"#;
         check("tasks/get", done, true);
@@ -129,9 +156,31 @@ mod tests {
         check("tasks/result", r#"{"content":[]}"#, true);
         check("tasks/result", r#"{"content":[],"isError":true}"#, false);
         let error = br#"{"jsonrpc":"2.0","id":1,"error":{"code":-1,"message":""}}"#;
-        assert_eq!(delivers("tasks/result", error), None);
-        assert_eq!(delivers("tasks/get", error), None);
+        assert_eq!(delivery("tasks/result", error), Delivery::Nothing);
+        assert_eq!(delivery("tasks/get", error), Delivery::Nothing);
         let told = format!(r#"{{"jsonrpc":"2.0","method":"notifications/tasks","params":{done}}}"#);
-        assert_eq!(delivers("subscriptions/listen", told.as_bytes()), Some(Some("t".into())));
+        let found = delivery("subscriptions/listen", told.as_bytes());
+        assert_eq!(found, Delivery::Result { task: Some("t".into()) });
+    }
+
+    #[test]
+    fn what_a_client_may_read_in_another_way_is_unclear() {
+        #[track_caller]
+        fn check(method: &str, message: &str, expected: &Delivery) {
+            assert_eq!(delivery(method, message.as_bytes()), *expected, "{method} {message}");
+        }
+        for unclear in [
+            r#"{"jsonrpc":"2.0","id":1,"result":{"status":"working","status":"completed","result":{}}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"status":"completed","result":{"a":NaN}}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"status":"completed","result":"text"}}"#,
+            r#"{"id":1,"result":{"status":"completed","result":{}}}"#,
+        ] {
+            check("tasks/get", unclear, &Delivery::Unclear);
+        }
+        check("tasks/result", r#"{"jsonrpc":"2.0","id":1,"result":7}"#, &Delivery::Unclear);
+        let twice = r#"{"jsonrpc":"2.0","method":"notifications/tasks","params":{"status":"completed","result":{},"result":{}}}"#;
+        check("subscriptions/listen", twice, &Delivery::Unclear);
+        let other = r#"{"jsonrpc":"2.0","method":"notifications/x","params":{"status":7}}"#;
+        check("subscriptions/listen", other, &Delivery::Nothing);
     }
 }

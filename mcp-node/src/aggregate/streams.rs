@@ -33,11 +33,11 @@ use super::{
     subscriptions::Subscription,
 };
 use crate::{
+    call::client::FRAMES,
     http::{
         Inbound, answer,
         frames::{self, Frames, is_events},
     },
-    upstream::FRAMES,
 };
 
 /// How long to wait before a server is asked again, at first and at most.

@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     bridge::messages,
+    call::client::FRAMES,
     http::{Kind, Post, answer, frames},
-    upstream::FRAMES,
 };
 
 /// How long a server may take to acknowledge.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::http::{HeaderName, HeaderValue};
 use bytes::Bytes;
 use mcp_node_core::{Refusal, message};
-use schemas::KeyId;
+use schemas::{KeyId, Outcome};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
@@ -49,8 +49,7 @@ impl Link {
         match self {
             Self::Http(link) => Ok(link.ask(id.key.clone(), body, &mirrors(new))),
             Self::Stdio(session) => {
-                let owed = stdio::Owed::Nothing;
-                session.request(id, &body, owed, true, deadline).await
+                session.request(id, &body, true, deadline).await.map(|asked| asked.pieces)
             }
         }
     }
@@ -115,7 +114,9 @@ impl Link {
         let answer = async {
             loop {
                 match pieces.recv().await {
-                    Some(Piece::Answer(line, error)) => return Ok((line, error)),
+                    Some(Piece::Answer(line, outcome)) => {
+                        return Ok((line, outcome == Outcome::ProtocolError));
+                    }
                     Some(Piece::Refused(refusal)) => return Err(refusal),
                     Some(Piece::Message(_)) => {}
                     None => return Err(Refusal::UpstreamUnreachable),

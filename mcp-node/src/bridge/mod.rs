@@ -7,11 +7,11 @@
 //! `x-mcp-header` arguments for older clients (a server that insists on such headers refuses those calls).
 
 mod era;
+mod legacy_call;
 mod link;
 pub(crate) mod messages;
 mod parked;
 mod pool;
-mod running;
 mod subscriptions;
 mod to_new;
 mod to_old;

@@ -13,7 +13,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use mcp_node_core::Refusal;
+use mcp_node_core::{
+    Refusal,
+    message::{Message, read},
+};
 use parking_lot::Mutex;
 use schemas::KeyId;
 use tokio::time::Instant;
@@ -24,7 +27,7 @@ use super::{
 };
 use crate::{
     access::Grant,
-    http::RequestId,
+    http::{Post, RequestId},
     upstream::{Server, UpstreamSettings},
 };
 
@@ -88,6 +91,19 @@ impl Pool {
         pooled.held =
             Some(Held { link, era, hello, asked: AtomicU64::new(1), since: Instant::now() });
         Ok(pooled)
+    }
+
+    /// A conversation for a request's client.
+    ///
+    /// # Errors
+    /// As for [`Pool::take`].
+    pub async fn conversation(self: &Arc<Self>, post: &Post, era: Era) -> Result<Pooled, Refusal> {
+        let message = read(&post.body)?;
+        let capabilities = match &message {
+            Message::Request { about, .. } => about.meta.capabilities.unwrap_or("{}"),
+            _ => "{}",
+        };
+        self.take(&post.inbound.grant(), capabilities, era).await
     }
 
     fn idle_one(&self, place: &Place) -> Option<Held> {

@@ -75,7 +75,7 @@ pub async fn listen(
         .transpose()
         .map_err(|_| Refusal::InvalidParams("`notifications` says what the client wants to hear."))?
         .unwrap_or_default();
-    let conversation = bridge.conversation(post, era).await?;
+    let conversation = bridge.pool.conversation(post, era).await?;
     if let Some(uris) = wanted.resource_subscriptions.take() {
         wanted.resource_subscriptions = Some(subscribe(&conversation, uris).await?);
     }

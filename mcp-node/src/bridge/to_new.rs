@@ -4,7 +4,7 @@
 //! request; what the server needs (`input_required`) is asked of the client in the middle of its call, as it expects.
 //! One call of the client is one call, however many rounds the server needs: it is recorded once, at its end.
 
-mod rounds;
+mod modern_call;
 mod session;
 
 use std::{collections::HashMap, sync::Arc};
@@ -21,11 +21,12 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::{rounds::Rounds, session::Session};
+use self::{modern_call::ModernCall, session::Session};
 use super::{Era, link::Opened, messages};
 use crate::{
+    call::{ClientEnd, Driver, InFlightCall, Owed, QuotaHints, Tasks},
     http::{Inbound, Kind, Post, RequestId, SESSION, answer},
-    upstream::{Server, Tasks, UpstreamSettings, client::Client, told::Told},
+    upstream::{Server, UpstreamSettings},
 };
 
 /// The bridge of one server.
@@ -144,23 +145,17 @@ impl ToNew {
                 return Err(refusal);
             }
         };
-        let told = permit.as_ref().map(Told::of).unwrap_or_default();
-        let (client, response) = Client::new(told);
-        let rounds = Rounds {
-            link: session.link.speaking_for(&post.inbound.grant()).within(&post.traced),
-            session,
-            body: post.body.clone(),
-            id,
-            method,
-            target,
-            permit,
-            tasks: self.tasks.clone(),
-            client,
-            streaming: false,
-            cancelled,
-            deadline: Instant::now() + self.settings.request_patience,
-        };
-        tokio::spawn(rounds.run());
+        let hints = permit.as_ref().map(QuotaHints::of).unwrap_or_default();
+        let owed = permit.map_or(Owed::Nothing, |permit| {
+            Owed::Call(Arc::new(InFlightCall::new(permit, &self.tasks, false)))
+        });
+        let (client, response) = ClientEnd::new(hints);
+        let deadline = Instant::now() + self.settings.request_patience;
+        let link = session.link.speaking_for(&post.inbound.grant()).within(&post.traced);
+        let what = (method, target);
+        let source = ModernCall::new(session, link, post.body, id.clone(), what, deadline);
+        let driver = Driver { owed, id, client, source, gone_cancels: false, cancelled, deadline };
+        tokio::spawn(driver.run());
         response.await.map_err(|_| Refusal::UpstreamUnreachable)
     }
 

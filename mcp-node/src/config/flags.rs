@@ -153,6 +153,10 @@ pub struct Flags {
     /// How a call that may not come now is told so: error, or result (a result that failed, for models to read).
     #[arg(long, value_name = "FORM")]
     refuse_as: Option<String>,
+    /// What a call counts for in `tool_calls` that its client cancelled when the server may have begun with it: `reserved`
+    /// (what was set aside for it) or `free`.
+    #[arg(long)]
+    cancelled: Option<String>,
     /// Calls a minute of all keys of one tenant on this node; 0 = any number.
     #[arg(long, value_name = "COUNT")]
     tenant_per_minute: Option<u32>,
@@ -242,7 +246,7 @@ impl Flags {
             server_host server_port spool_dir spool_max_bytes max_request_size max_answer_size max_connections
             max_sessions connection_timeout request_timeout session_idle_ms drain_ms flush_ms allowed_origins
             allowed_hosts aggregate tool_scopes jwt_key_claim upstream_headers forward_identity internal_jwt
-            internal_jwt_header quota_meta refuse_as tenant_per_minute tenant_burst tenant_concurrent
+            internal_jwt_header quota_meta refuse_as cancelled tenant_per_minute tenant_burst tenant_concurrent
             connection_per_minute connection_burst connection_concurrent backoff_after backoff_window_ms
             backoff_steps backoff_most_ms block_ms child_max_bytes heartbeat_ms breaker_failures breaker_percent
             breaker_window_ms breaker_open_ms breaker_most_open_ms trace_percent log_level;

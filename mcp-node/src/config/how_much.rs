@@ -3,7 +3,7 @@
 use mcp_node::MeterSettings;
 use mcp_node_core::{
     glob::Glob,
-    metering::{ExtraMeter, Metering, Source},
+    metering::{Cancelled, ExtraMeter, Metering, Source},
     violations::Backoff,
 };
 use runtime::settings::load;
@@ -23,6 +23,9 @@ pub(super) struct Meter {
     #[serde(default)]
     tools: Vec<String>,
     reserve: u64,
+    /// What a call counts for that was cancelled at the server: `reserved` or `free`.
+    #[serde(default)]
+    cancelled: Option<String>,
 }
 
 /// What the file, the variables and the flags say of it.
@@ -100,11 +103,18 @@ fn metering(file: &File) -> Result<Metering, ConfigError> {
         let from = Source::parse(&meter.from);
         let from = from.ok_or_else(|| ConfigError::NotMetered(meter.from.clone()))?;
         let tools = meter.tools.iter().map(glob).collect::<Result<_, _>>()?;
-        Ok(ExtraMeter { name: meter.name.clone(), from, tools, reserve: meter.reserve })
+        let (name, reserve) = (meter.name.clone(), meter.reserve);
+        let cancelled = meter.cancelled.as_deref().map_or(Ok(Cancelled::default()), cancelled)?;
+        Ok(ExtraMeter { name, from, tools, reserve, cancelled })
     };
     let meters = file.meter.iter().map(extra).collect::<Result<_, ConfigError>>()?;
     let weights = file.weights.iter().map(|(text, weight)| Ok((glob(text)?, *weight)));
-    Ok(Metering::new(meters, weights.collect::<Result<_, ConfigError>>()?)?)
+    let metering = Metering::new(meters, weights.collect::<Result<_, ConfigError>>()?)?;
+    Ok(metering.with_cancelled(cancelled(&file.cancelled)?))
+}
+
+fn cancelled(text: &str) -> Result<Cancelled, ConfigError> {
+    Cancelled::parse(text).ok_or(ConfigError::Range("cancelled", "reserved or free"))
 }
 
 /// A meter as a flag says it: a table as it stands in the file, on one line.

@@ -176,10 +176,17 @@ pub fn events(body: Body) -> Response {
     response
 }
 
-/// A message as an event of a stream. The message holds no line break.
+/// A message as an event of a stream. A line break in it can only stand between its parts, and becomes a space.
 #[must_use]
 pub fn event(message: &[u8]) -> Vec<u8> {
-    [b"event: message\ndata: ", message, b"\n\n"].concat()
+    const BEFORE: &[u8] = b"event: message\ndata: ";
+    let mut event = [BEFORE, message, b"\n\n"].concat();
+    for byte in &mut event[BEFORE.len()..BEFORE.len() + message.len()] {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+    event
 }
 
 #[cfg(test)]

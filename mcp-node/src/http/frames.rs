@@ -1,10 +1,11 @@
 //! The frames of a body that is a stream of events, one after the other, as they came.
 
 use axum::{
-    body::{Body, BodyDataStream, Bytes},
+    body::{Body, Bytes},
     http::{HeaderMap, header::CONTENT_TYPE},
 };
 use futures::{Stream, StreamExt, stream};
+use http_body_util::BodyExt;
 use mcp_node_core::sse::{FrameTooLarge, Splitter};
 
 /// Whether an answer is a stream of events.
@@ -15,19 +16,21 @@ pub fn is_events(headers: &HeaderMap) -> bool {
 }
 
 /// A stream on its way.
-pub struct Frames {
+pub struct Frames<B = Body> {
     /// `None` = nothing more will come.
-    from: Option<BodyDataStream>,
+    from: Option<B>,
     splitter: Splitter,
+    has_come: bool,
 }
 
-impl Frames {
-    /// `most` = the largest frame that is held. Unit: bytes.
-    pub fn of(body: Body, most: usize) -> Self {
-        Self { from: Some(body.into_data_stream()), splitter: Splitter::new(most) }
+impl<B: axum::body::HttpBody<Data = Bytes> + Unpin + Send> Frames<B> {
+    /// `max` = the largest frame that is held. Unit: bytes.
+    pub fn of(body: B, max: usize) -> Self {
+        Self { from: Some(body), splitter: Splitter::new(max), has_come: false }
     }
 
-    /// The next frame, the last of them perhaps without its end; `None` = the stream is over, or broke off.
+    /// The next whole frame; `None` = the stream is over, or broke off. What came behind the last whole frame is dropped:
+    /// no client would hear it.
     ///
     /// # Errors
     /// A frame is too large: what follows cannot be told apart any more.
@@ -41,15 +44,20 @@ impl Frames {
                     return Some(Err(error));
                 }
             }
-            let from = self.from.as_mut()?;
-            if let Some(Ok(chunk)) = from.next().await {
+            let Some(Ok(frame)) = self.from.as_mut()?.frame().await else {
+                self.end();
+                return None;
+            };
+            if let Ok(chunk) = frame.into_data() {
+                self.has_come |= !chunk.is_empty();
                 self.splitter.push(&chunk);
-                continue;
             }
-            self.from = None;
-            let rest = std::mem::replace(&mut self.splitter, Splitter::new(0)).rest();
-            return (!rest.is_empty()).then_some(Ok(rest));
         }
+    }
+
+    /// Whether anything has come.
+    pub fn has_come(&self) -> bool {
+        self.has_come
     }
 
     /// Reads no further.
@@ -59,7 +67,10 @@ impl Frames {
     }
 
     /// The frames as a stream, which ends where one is too large.
-    pub fn into_stream(self) -> impl Stream<Item = Bytes> + Send {
+    pub fn into_stream(self) -> impl Stream<Item = Bytes> + Send
+    where
+        B: 'static,
+    {
         stream::unfold(self, |mut frames| async {
             match frames.next().await? {
                 Ok(frame) => Some((frame, frames)),

@@ -10,16 +10,16 @@ use axum::{
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mcp_node_core::{
     Message, Refusal,
-    message::{IdKey, read},
+    message::{IdKey, read, readable_id_of},
 };
 
 use super::{Door, Front, Inbound, answer, as_result, changes, era};
 use crate::{
     access::Access,
+    call::{TaskPoll, Tasks},
     keys::Known,
     meter::{Call, Meter, Origin, Permit},
     traces::Traced,
-    upstream::{Asked, Tasks},
 };
 
 /// A request's id: as it was written, and by its value.
@@ -112,7 +112,7 @@ impl Post {
 
     /// What may have to be counted of the answers to this request; `None` = nothing, beyond a call of a tool.
     #[must_use]
-    pub fn asks_for_task(&self, tasks: &Arc<Tasks>) -> Option<Asked> {
+    pub fn asks_for_task(&self, tasks: &Arc<Tasks>) -> Option<TaskPoll> {
         let Kind::Request { id, method, target, .. } = &self.kind else { return None };
         let (connection, request) = (self.inbound.connection, id.raw.clone());
         let method = ["tasks/get", "tasks/result", "subscriptions/listen"]
@@ -120,7 +120,7 @@ impl Post {
             .find(|known| known == method)?;
         let (meter, caller) = (self.meter.clone(), self.inbound.caller.clone());
         let (id, bytes_in) = (target.clone(), self.bytes_in);
-        Some(Asked {
+        Some(TaskPoll {
             tasks: tasks.clone(),
             meter,
             caller,
@@ -143,7 +143,9 @@ pub(super) async fn serve(door: &Door, front: &Front, inbound: Inbound, body: Bo
     };
     let message = match read(&body) {
         Ok(message) => message,
-        Err(refusal) => return answer::refuse(&refusal, None),
+        Err(refusal) => {
+            return answer::refuse(&refusal, readable_id_of(&body).map(|id| id.raw));
+        }
     };
     let kind = kind(&message);
     let id = match &kind {

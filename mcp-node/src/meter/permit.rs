@@ -17,6 +17,14 @@ use schemas::{KeyId, KeyState, MeterName, Outcome, Quantity, Record, Timestamp, 
 use super::{Call, Shared, bounds::Taken, rules::Rules};
 use crate::{keys::Known, spool::CannotRecord, traces::Traced};
 
+/// What a call is settled by.
+#[derive(Clone, Copy)]
+enum Settled<'a> {
+    By(&'a [u8], ResultAt),
+    WithoutAnswer,
+    CancelledAtServer,
+}
+
 /// One admitted call. Dropped without an outcome it counts as cancelled, which is free.
 #[must_use = "a permit that is dropped counts as a cancelled call"]
 pub struct Permit {
@@ -120,7 +128,17 @@ impl Permit {
     /// # Errors
     /// It could not be recorded: the answer must not be delivered.
     pub fn settle(mut self, outcome: Outcome, bytes_out: u64) -> Result<(), CannotRecord> {
-        self.settle_once(outcome, bytes_out, None)
+        self.settle_once(outcome, bytes_out, Settled::WithoutAnswer)
+    }
+
+    /// As [`Permit::settle`], of a call that its client cancelled; `at_server` = the server may have begun with it: then it
+    /// counts for what the meters' settings say.
+    ///
+    /// # Errors
+    /// It could not be recorded.
+    pub fn settle_cancelled(mut self, at_server: bool) -> Result<(), CannotRecord> {
+        let how = if at_server { Settled::CancelledAtServer } else { Settled::WithoutAnswer };
+        self.settle_once(Outcome::Cancelled, 0, how)
     }
 
     /// As [`Permit::settle`], with the answer: meters may be read from the result in it, which lies at `at`.
@@ -133,21 +151,28 @@ impl Permit {
         answer: &[u8],
         at: ResultAt,
     ) -> Result<(), CannotRecord> {
-        self.settle_once(outcome, answer.len() as u64, Some((answer, at)))
+        self.settle_once(outcome, answer.len() as u64, Settled::By(answer, at))
     }
 
     fn settle_once(
         &mut self,
         outcome: Outcome,
         bytes_out: u64,
-        answer: Option<(&[u8], ResultAt)>,
+        how: Settled<'_>,
     ) -> Result<(), CannotRecord> {
         if !std::mem::take(&mut self.open) {
             return Ok(());
         }
         let duration = self.began.elapsed();
+        let answer = match how {
+            Settled::By(answer, at) => Some((answer, at)),
+            Settled::WithoutAnswer | Settled::CancelledAtServer => None,
+        };
         let measured = Measured { answer, bytes_in: self.bytes_in, bytes_out, duration };
-        let quantities = self.measure(outcome, &measured);
+        let quantities = match how {
+            Settled::CancelledAtServer => self.cover(self.plan.count_cancelled()),
+            _ => self.measure(outcome, &measured),
+        };
         let event = UsageEvent {
             at: self.at,
             tenant: self.state.tenant,
@@ -195,10 +220,18 @@ impl Permit {
         outcome: Outcome,
         measured: &Measured<'_>,
     ) -> BTreeMap<MeterName, Quantity> {
-        let (mut counted, problems) = self.plan.count(outcome, measured);
+        let (counted, problems) = self.plan.count(outcome, measured);
         for (meter, problem) in problems {
             self.report(meter.as_str(), problem.as_str(), 0);
         }
+        self.cover(counted)
+    }
+
+    /// As much of it as the call's lease bears.
+    fn cover(
+        &mut self,
+        mut counted: BTreeMap<MeterName, Quantity>,
+    ) -> BTreeMap<MeterName, Quantity> {
         if self.plan.measures()
             && let Some(unit) = &mut self.unit
         {
@@ -245,7 +278,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Err(error) = self.settle_once(Outcome::Cancelled, 0, None) {
+        if let Err(error) = self.settle_once(Outcome::Cancelled, 0, Settled::WithoutAnswer) {
             tracing::warn!(%error, "A cancelled call was not recorded");
         }
     }

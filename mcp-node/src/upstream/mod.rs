@@ -4,20 +4,16 @@
 //! `tools/call` goes to the client only after it was recorded; the client's key goes nowhere. Absent on purpose:
 //! which of several servers a request is for (the door knows).
 
-pub(crate) mod client;
-mod guard;
+mod breaker;
 pub mod http;
 mod piece;
 mod signer;
-mod slot;
 mod stamp;
 pub mod stdio;
-mod tasks;
-pub(crate) mod told;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{body::Body, response::Response};
+use axum::{body::Body, http::StatusCode, response::Response};
 use bytes::BytesMut;
 use futures::{StreamExt, stream};
 use mcp_node_core::{
@@ -33,15 +29,11 @@ pub use self::{
     signer::{Signer, SignerError, SignerSettings},
     stamp::Stamp,
     stdio::StdioUpstream,
-    tasks::{Asked, Tasks},
 };
 use crate::{
     bridge::{Era, Eras, ToNew, ToOld},
     http::{Inbound, Kind, Post},
 };
-
-/// Frames on their way to one client before the upstream is read no further.
-pub(crate) const FRAMES: usize = 16;
 
 /// Two calls of one session cannot have one id at a time.
 pub(crate) const ID_IN_USE: Refusal =
@@ -130,7 +122,7 @@ impl Upstream {
     pub async fn post(&self, post: Post) -> Result<Response, Refusal> {
         // What has no answer goes on: a client may still cancel what runs.
         if let (Server::Http(http), Kind::Request { .. }) = (&*self.server, &post.kind)
-            && let Err(refusal) = http.check()
+            && let Err(refusal) = http.check(post.inbound.caller.state().key)
         {
             post.refused(&refusal);
             return Err(refusal);
@@ -180,6 +172,9 @@ impl Upstream {
 
     /// Whether a session has begun; if not, what the server said instead. The answer is read as far as it must be.
     async fn looked_at(&self, response: Response) -> Result<Response, Result<Response, Refusal>> {
+        if response.status() == StatusCode::GATEWAY_TIMEOUT {
+            return Ok(response); // It says nothing at all: another question would be another wait.
+        }
         if !response.status().is_success() {
             return Err(Ok(response));
         }

@@ -2,14 +2,15 @@
 
 use bytes::Bytes;
 use mcp_node_core::Refusal;
+use schemas::Outcome;
 
 /// One piece.
 #[derive(Debug)]
 pub enum Piece {
     /// A message of the server on the way to the answer.
     Message(Bytes),
-    /// The answer, and whether it is an error. Nothing follows.
-    Answer(Bytes, bool),
+    /// The answer, and what it says. Nothing follows.
+    Answer(Bytes, Outcome),
     /// There will be no answer.
     Refused(Refusal),
 }

@@ -3,7 +3,7 @@
 use mcp_node::MeterSettings;
 use mcp_node_core::{
     glob::Glob,
-    metering::{ExtraMeter, Metering, Source},
+    metering::{Cancelled, ExtraMeter, Metering, Source},
 };
 use schemas::{Record, UsageEvent};
 use serde_json::json;
@@ -16,7 +16,8 @@ use crate::{
 
 fn meter(name: &str, from: &str, tool: &str, reserve: u64) -> ExtraMeter {
     let (name, from) = (name.parse().unwrap(), Source::parse(from).unwrap());
-    ExtraMeter { name, from, tools: vec![Glob::parse(tool).unwrap()], reserve }
+    let (tools, cancelled) = (vec![Glob::parse(tool).unwrap()], Cancelled::default());
+    ExtraMeter { name, from, tools, reserve, cancelled }
 }
 
 async fn counting(meters: Vec<ExtraMeter>, weights: &[(&str, u64)]) -> Rig {

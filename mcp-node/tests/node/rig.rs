@@ -90,9 +90,17 @@ pub fn stamped_upstream(url: &str, stamp: Stamp) -> Upstream {
 }
 
 pub fn stdio_upstream(program: &Path, args: Vec<String>) -> Upstream {
+    stdio_upstream_with(program, args, settings())
+}
+
+pub fn stdio_upstream_with(
+    program: &Path,
+    args: Vec<String>,
+    settings: UpstreamSettings,
+) -> Upstream {
     let program = program.to_string_lossy().into_owned();
     let command = ServerCommand { program, args, hidden: vec![] };
-    Upstream::new(Behind::Stdio(StdioUpstream::new(command, settings())), settings())
+    Upstream::new(Behind::Stdio(StdioUpstream::new(command, settings)), settings)
 }
 
 /// A world with a node in it.

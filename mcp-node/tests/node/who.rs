@@ -125,6 +125,8 @@ async fn a_list_that_comes_on_a_resumed_stream_shows_no_more() {
     let server = Server::start().await;
     let rig = rig(http_upstream(&server.url()), "success").await;
     let caller = rig.caller(LISTING).initialized().await;
+    let hanging = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": { "cursor": "hang" } });
+    caller.post(hanging.to_string()).await;
     let mut stream = caller.clone().with("last-event-id", "9").stream(Method::GET, "").await;
     until("the stream is open", || !server.feeds.lock().is_empty()).await;
     server.feed(&format!("id: 10\ndata: {{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{LISTED}}}\n\n"));

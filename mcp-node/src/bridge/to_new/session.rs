@@ -31,8 +31,9 @@ use super::super::{
     messages,
 };
 use crate::{
+    call::client::FRAMES,
     http::{RequestId, answer},
-    upstream::{FRAMES, ID_IN_USE, Piece},
+    upstream::{ID_IN_USE, Piece},
 };
 
 /// How long to wait before the server is asked again for a stream that it ended.

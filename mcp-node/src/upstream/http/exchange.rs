@@ -1,81 +1,90 @@
-//! One call of a tool, from the moment it is admitted until it is settled, whatever its client does meanwhile.
+//! One request to a server over Streamable HTTP, as the steps that its answer comes in.
+//!
+//! Every event of its stream that holds something is looked at: what is not certainly a message of the server's own is
+//! the answer, or ends the stream. Absent on purpose: recording and delivering (`call::Driver`).
 
 use std::sync::Arc;
 
 use axum::{
-    http::{Request, StatusCode, response::Parts},
+    http::{HeaderValue, Request, StatusCode, header::CONTENT_TYPE, response::Parts},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use mcp_node_core::{
-    Refusal,
-    message::{Answer, Message, read},
-    sse::{self, Splitter},
+    Refusal, billable,
+    message::{Answer, IdKey, Message, read},
+    reply::{AnswerTo, Reply, classify},
+    splice, sse,
 };
 use schemas::Outcome;
-use tokio::time::{Instant, sleep_until};
 
 use super::{
-    super::{client::Client, guard::Passage, slot::Slot},
-    Answered, HttpUpstream, headers,
+    super::breaker::BreakerPermit,
+    Answered, HttpUpstream, NoResponse, headers,
+    link::Events,
     sessions::{InUse, Session},
 };
 use crate::{
-    clock,
-    http::{RequestId, answer},
-    spool::CannotRecord,
+    call::{AnswerForm, End, InFlightCall, Source, Step, Verdict},
+    http::{RequestId, frames::is_events},
 };
 
-/// How long a stream may stay open behind its answer.
-const AFTERWARDS: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// One running call.
+/// One running request.
 pub struct Exchange {
-    pub upstream: HttpUpstream,
-    pub session: Option<Arc<Session>>,
-    pub slot: Arc<Slot>,
-    pub id: RequestId,
-    /// A client that goes away cancels the call.
-    pub modern: bool,
-    pub client: Client,
-    pub passage: Passage,
+    upstream: HttpUpstream,
+    session: Option<Arc<Session>>,
+    id: RequestId,
+    /// The call that it is, if it is one.
+    call: Option<Arc<InFlightCall>>,
+    passage: BreakerPermit,
+    state: State,
+    _use: Option<InUse>,
+    /// A client of the era without sessions: nothing comes another way.
+    modern: bool,
+    /// The answer has come on the stream: there is no second one.
+    answered: bool,
 }
 
-/// How the call goes on after one part of it.
-enum Next {
-    /// It is settled; nothing more is to be done.
-    Done,
-    /// The answer did not come this way: it may come on the session's own stream.
-    Elsewhere,
+enum State {
+    Unsent(Option<Request<Full<Bytes>>>),
+    Streaming(Events),
+    Over,
 }
 
 impl Exchange {
-    /// Follows the call to its end.
-    pub async fn run(mut self, request: Request<Full<Bytes>>) {
-        let _use: Option<InUse> = self.session.as_ref().map(Session::in_use);
-        let deadline = Instant::now() + self.upstream.shared.settings.request_patience;
-        if let Next::Elsewhere = self.follow(request, deadline).await {
-            self.client.end();
-            self.wait_elsewhere(deadline).await;
-        }
-        if let Some(session) = &self.session {
-            session.end(&self.id.key, &self.slot);
+    pub fn new(
+        upstream: &HttpUpstream,
+        session: Option<Arc<Session>>,
+        id: RequestId,
+        call: Option<Arc<InFlightCall>>,
+        passage: BreakerPermit,
+        request: Request<Full<Bytes>>,
+        modern: bool,
+    ) -> Self {
+        let held = session.as_ref().map(Session::in_use);
+        let state = State::Unsent(Some(request));
+        Self {
+            upstream: upstream.clone(),
+            session,
+            id,
+            call,
+            passage,
+            state,
+            _use: held,
+            modern,
+            answered: false,
         }
     }
 
-    async fn follow(&mut self, request: Request<Full<Bytes>>, deadline: Instant) -> Next {
-        let upstream = self.upstream.clone();
-        let sent = tokio::select! {
-            sent = upstream.send_on(request) => sent,
-            () = self.client.gone(), if self.modern => return self.fail(Outcome::Cancelled, None).await,
-        };
-        let response = match sent {
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> Step {
+        let response = match self.upstream.send_on(request).await {
             Ok(response) => response,
-            Err(Refusal::UpstreamTimeout) => return self.time_out().await,
-            Err(refusal) => {
-                self.passage.badly();
-                return self.fail(Outcome::UpstreamError, Some(refusal)).await;
+            Err(why) => {
+                why.tell(&mut self.passage);
+                let timeout = why == NoResponse::Timeout;
+                let outcome = if timeout { Outcome::Timeout } else { Outcome::UpstreamError };
+                return Step::Failed(outcome, why.into());
             }
         };
         let (head, body) = response.into_parts();
@@ -83,214 +92,248 @@ impl Exchange {
             self.passage.reached();
         }
         if head.status == StatusCode::ACCEPTED {
-            return self.accepted().await;
+            return self.accepted();
         }
-        let events = headers::content_type(&head.headers) == "text/event-stream";
-        if events && head.status.is_success() {
-            return self.stream(&head, body, deadline).await;
+        if let Err(refusal) = headers::check_readable(&head.headers) {
+            self.passage.well();
+            return Step::Failed(Outcome::UpstreamError, refusal);
         }
-        self.whole(head, body, deadline).await
+        if is_events(&head.headers) && head.status.is_success() {
+            let mut begun = Response::new(());
+            headers::copy_back(&head.headers, begun.headers_mut());
+            self.state = State::Streaming(self.upstream.events(body));
+            return Step::Open(begun);
+        }
+        self.whole(head, body).await
     }
 
-    /// The server took the call and said nothing. In a session the answer may come on the session's own stream.
-    async fn accepted(&mut self) -> Next {
-        if self.session.is_none() {
-            return self.fail(Outcome::UpstreamError, Some(Refusal::UpstreamInvalid)).await;
-        }
+    /// The server took the request and said nothing. In a session the answer may come on the session's own stream.
+    fn accepted(&mut self) -> Step {
         self.passage.well();
-        self.client.respond(StatusCode::ACCEPTED.into_response());
-        Next::Elsewhere
+        if self.session.is_none() || self.modern {
+            return Step::Failed(Outcome::UpstreamError, Refusal::UpstreamInvalid);
+        }
+        Step::Elsewhere(Some(StatusCode::ACCEPTED.into_response()))
     }
 
     /// An answer in one piece.
-    async fn whole(&mut self, head: Parts, body: Answered, deadline: Instant) -> Next {
-        let upstream = self.upstream.clone();
-        let body = tokio::select! {
-            body = upstream.whole(body) => body,
-            () = sleep_until(deadline) => return self.time_out().await,
-            () = self.client.gone(), if self.modern => return self.fail(Outcome::Cancelled, None).await,
-        };
-        let body = match body {
+    async fn whole(&mut self, head: Parts, body: Answered) -> Step {
+        let body = match self.upstream.whole(body).await {
             Ok(body) => body,
             Err(refusal) => {
-                self.passage.badly();
-                return self.fail(Outcome::UpstreamError, Some(refusal)).await;
+                // It began to answer: what broke off may be due to what it was asked.
+                self.passage.reached();
+                return Step::Failed(Outcome::UpstreamError, refusal);
             }
         };
-        let ours = |message: &Message<'_>| match message {
-            Message::Answer { id: Some(id), .. } => id.key() == self.id.key,
-            Message::Answer { id: None, .. } => !head.status.is_success(),
-            _ => false,
-        };
-        if head.status.is_server_error() && !matches!(read(&body), Ok(Message::Answer { .. })) {
-            self.passage.badly();
+        let body = without_mark(body);
+        let reply = classify(&body, &self.id.key);
+        let is_mcp = matches!(reply, Reply::Answer { .. });
+        if head.status.is_server_error() && !is_mcp {
+            self.passage.failed();
         } else {
             self.passage.well();
         }
-        let recorded = match read(&body) {
-            Ok(message) if ours(&message) => match message {
-                Message::Answer { answer, .. } => self.settle_if_wanted(answer, &body),
-                _ => unreachable!("only an answer is ours"),
-            },
-            // Not MCP: an error of the server's HTTP layer may pass, anything else is no answer.
-            _ if head.status.is_client_error() => {
-                self.slot.settle(Outcome::UpstreamError, body.len() as u64)
+        let failure = |upstream: &HttpUpstream, session: Option<&Arc<Session>>| {
+            let checked = upstream.check_failure(head.status, &body, session);
+            checked.err().map(|refusal| Step::Failed(Outcome::UpstreamError, refusal))
+        };
+        let answer = match reply {
+            Reply::Answer {
+                to: AnswerTo::Call | AnswerTo::CallRespelled | AnswerTo::Nobody,
+                answer,
+            } => answer,
+            // Not MCP: an error of the server's HTTP layer passes if it says anything.
+            _ if head.status.is_client_error() && !body.trim_ascii().is_empty() => {
+                if let Some(failed) = failure(&self.upstream, self.session.as_ref()) {
+                    return failed;
+                }
+                return Step::Passed(self.response(&head, body.clone()));
             }
-            _ => return self.fail(Outcome::UpstreamError, Some(Refusal::UpstreamInvalid)).await,
-        };
-        let failure = match recorded {
-            Err(_) => Err(Refusal::CannotRecord),
-            Ok(()) if head.status.is_success() => Ok(()),
-            Ok(()) => self.upstream.check_failure(head.status, &body, self.session.as_ref()),
-        };
-        let response = match failure {
-            Ok(()) => {
-                let mut response = Response::new(self.client.told.in_answer(body).into());
-                *response.status_mut() = head.status;
-                headers::copy_back(&head.headers, response.headers_mut());
-                response
+            _ => {
+                let refusal =
+                    match self.upstream.check_failure(head.status, &body, self.session.as_ref()) {
+                        Err(refusal) => refusal,
+                        Ok(()) => Refusal::UpstreamInvalid,
+                    };
+                return Step::Failed(Outcome::UpstreamError, refusal);
             }
-            Err(refusal) => answer::refuse(&refusal, Some(&self.id.raw)),
         };
-        self.client.respond(response);
-        Next::Done
-    }
-
-    /// An answer in a stream, perhaps behind other messages.
-    async fn stream(&mut self, head: &Parts, mut body: Answered, deadline: Instant) -> Next {
+        if !head.status.is_success() {
+            if let Some(failed) = failure(&self.upstream, self.session.as_ref()) {
+                return failed;
+            }
+            // A client takes nothing but an error from an answer that failed.
+            if answer != Answer::Error {
+                return Step::Failed(Outcome::UpstreamError, Refusal::UpstreamInvalid);
+            }
+        }
+        let outcome = self.outcome(answer);
         let mut begun = Response::new(());
+        *begun.status_mut() = head.status;
         headers::copy_back(&head.headers, begun.headers_mut());
-        self.client.begin(begun);
-        let mut splitter = Splitter::new(self.upstream.shared.settings.max_answer_bytes);
-        let mut until = deadline;
-        loop {
-            let settled = self.slot.is_settled();
-            let chunk = tokio::select! {
-                chunk = body.frame() => chunk,
-                () = sleep_until(until) => {
-                    return if settled { Next::Done } else { self.time_out().await };
-                }
-                () = self.client.gone(), if self.modern || settled => {
-                    return if settled { Next::Done } else { self.fail(Outcome::Cancelled, None).await };
-                }
-            };
-            let Some(Ok(chunk)) = chunk else {
-                let rest = splitter.rest();
-                if !self.frame(rest).await || self.slot.is_settled() {
-                    return Next::Done;
-                }
-                return self.broke_off(matches!(chunk, Some(Err(_)))).await;
-            };
-            splitter.push(&chunk.into_data().unwrap_or_default());
-            loop {
-                match splitter.next_frame() {
-                    Ok(Some(frame)) => {
-                        if !self.frame(frame).await {
-                            return Next::Done;
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(_) => {
-                        return self
-                            .fail(Outcome::UpstreamError, Some(Refusal::UpstreamInvalid))
-                            .await;
-                    }
-                }
-            }
-            if !settled && self.slot.is_settled() {
-                until = Instant::now() + AFTERWARDS;
-            }
+        // Clients read no answer under another type.
+        begun.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let message = if head.status.is_success() { self.addressed(&body) } else { body.clone() };
+        Step::Answer { outcome, message, form: AnswerForm::Body(begun) }
+    }
+
+    fn outcome(&self, answer: Answer<'_>) -> Outcome {
+        if self.modern {
+            billable::outcome(answer)
+        } else {
+            billable::outcome_with_sessions(answer)
         }
     }
 
-    /// Forwards a frame; the one that holds the answer only once that is recorded. `false` = it could not be.
-    async fn frame(&mut self, frame: Bytes) -> bool {
-        let data = sse::data(&frame).unwrap_or_default();
-        let mut is_ours = false;
-        let recorded = match read(&data) {
-            Ok(Message::Answer { id, answer }) => {
-                // Who could not read the id answers with an error that has none.
-                let nameless = answer == Answer::Error;
-                let own = id.as_ref().map_or(nameless, |id| id.key() == self.id.key);
-                let other = || self.session.as_ref()?.call(&id.as_ref()?.key());
-                is_ours = own;
-                match other().filter(|_| !own) {
-                    Some(slot) => slot.settle_by(answer, &data),
-                    None if own => self.settle_if_wanted(answer, &data),
-                    None => Ok(()),
-                }
+    /// An error that names no request, with the id of this one: what comes here answers nothing else.
+    fn addressed(&self, message: &Bytes) -> Bytes {
+        match read(message) {
+            Ok(Message::Answer { id: None, .. }) => {
+                splice::with_id(message, &self.id.raw).map_or_else(|| message.clone(), Bytes::from)
             }
-            _ => Ok(()),
-        };
-        if recorded.is_err() {
-            let error = answer::error(&Refusal::CannotRecord, Some(&self.id.raw), clock::wall());
-            self.client.send(answer::event(&error).into()).await;
-            return false;
+            _ => message.clone(),
         }
-        drop(data);
-        let frame = if is_ours { self.client.told.in_event(frame) } else { frame };
-        if self.slot.is_settled() {
+    }
+
+    fn response(&self, head: &Parts, body: Bytes) -> Response {
+        let mut response = Response::new(body.into());
+        *response.status_mut() = head.status;
+        headers::copy_back(&head.headers, response.headers_mut());
+        response
+    }
+
+    /// The next frame of the stream.
+    async fn frame(&mut self) -> Step {
+        let State::Streaming(events) = &mut self.state else { return Step::End };
+        let frame = match events.next_frame().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return self.broke_off(),
+            Err(refusal) => {
+                self.state = State::Over;
+                return Step::Failed(Outcome::UpstreamError, refusal);
+            }
+        };
+        let step = self.read_frame(frame);
+        self.passage.reached();
+        if matches!(step, Step::Answer { .. }) {
             self.passage.well();
         }
-        self.client.send(frame).await;
-        true
+        step
     }
 
-    /// Records the answer; where going away cancels, an answer that nobody waits for is a cancelled call.
-    fn settle_if_wanted(&self, answer: Answer<'_>, message: &[u8]) -> Result<(), CannotRecord> {
-        if self.modern && self.client.is_gone() {
-            return self.slot.settle(Outcome::Cancelled, 0);
+    fn read_frame(&mut self, frame: Bytes) -> Step {
+        let Some(data) = sse::data(&frame).filter(|data| !data.trim_ascii().is_empty()) else {
+            return Step::Frame(frame); // It holds nothing.
+        };
+        if !sse::is_message(&frame) {
+            // Clients of MCP pass over it; one that does not must not find an answer in it.
+            return Step::Frame(sse::without_data(&frame).into());
         }
-        self.slot.settle_by(answer, message)
-    }
-
-    /// The stream ended without an answer.
-    async fn broke_off(&mut self, broken: bool) -> Next {
-        if self.session.is_some() && !self.modern {
-            return Next::Elsewhere; // The client may resume it on the session's own stream.
-        }
-        self.passage.badly();
-        tracing::warn!(broken, "The upstream ended a stream without an answer");
-        self.fail(Outcome::UpstreamError, Some(Refusal::UpstreamInvalid)).await
-    }
-
-    /// Waits for the answer to come another way, for the client to cancel, or for the end of our patience.
-    async fn wait_elsewhere(&mut self, deadline: Instant) {
-        let slot = self.slot.clone();
-        loop {
-            let changed = slot.changed.notified();
-            if self.slot.is_settled() {
-                return;
+        match classify(&data, &self.id.key) {
+            Reply::Message => {
+                drop(data);
+                Step::Frame(sse::normal(frame))
             }
-            if self.slot.is_cancelled() {
-                self.fail(Outcome::Cancelled, None).await;
-                return;
+            Reply::Answer { to: AnswerTo::Other(_), .. } | Reply::Unclear if self.answered => {
+                Step::End
             }
-            tokio::select! {
-                () = changed => {}
-                () = sleep_until(deadline) => {
-                    self.time_out().await;
-                    return;
+            Reply::Answer {
+                to: AnswerTo::Call | AnswerTo::CallRespelled | AnswerTo::Nobody,
+                ..
+            } if self.answered => Step::Frame(sse::without_data(&frame).into()),
+            Reply::Answer {
+                to: AnswerTo::Call | AnswerTo::CallRespelled | AnswerTo::Nobody,
+                answer,
+            } => {
+                self.answered = true;
+                let outcome = self.outcome(answer);
+                let message = self.addressed(&Bytes::copy_from_slice(&data));
+                drop(data);
+                Step::Answer { outcome, message, form: AnswerForm::Frame(frame) }
+            }
+            Reply::Answer { to: AnswerTo::Other(id), answer } => {
+                match self.of_another(&id, answer, &data) {
+                    Ok(Verdict::Deliver) => {
+                        drop(data);
+                        Step::Frame(sse::normal(frame))
+                    }
+                    Ok(Verdict::Again | Verdict::Withhold) => self.cut("an answer to nobody"),
+                    Err(refusal) => Step::Failed(Outcome::UpstreamError, refusal),
                 }
             }
+            Reply::Unclear => self.cut("a message that cannot be read"),
         }
     }
 
-    async fn time_out(&mut self) -> Next {
-        self.passage.badly();
-        self.fail(Outcome::Timeout, Some(Refusal::UpstreamTimeout)).await
+    /// An answer to another request of the session.
+    fn of_another(&self, id: &IdKey, answer: Answer<'_>, data: &[u8]) -> Result<Verdict, Refusal> {
+        match &self.session {
+            Some(session) => session.answered(id, answer, data),
+            None => Ok(Verdict::Withhold),
+        }
     }
 
-    /// Records a call that has no answer, and says so to a client that still listens.
-    async fn fail(&mut self, outcome: Outcome, refusal: Option<Refusal>) -> Next {
-        let recorded = self.slot.settle(outcome, 0);
-        let refusal = if recorded.is_err() { Some(Refusal::CannotRecord) } else { refusal };
-        if let Some(refusal) = refusal {
-            let error = answer::error(&refusal, Some(&self.id.raw), clock::wall());
-            self.client.respond(answer::refuse(&refusal, Some(&self.id.raw)));
-            self.client.send(answer::event(&error).into()).await;
-        }
-        self.client.end();
-        Next::Done
+    fn cut(&mut self, why: &'static str) -> Step {
+        metrics::counter!("mcp_answers_withheld_total").increment(1);
+        tracing::warn!(
+            why,
+            "Stream of the upstream cut: it may hold an answer that is not counted"
+        );
+        self.passage.well(); // It is there; what it says is another matter.
+        self.state = State::Over;
+        Step::Failed(Outcome::UpstreamError, Refusal::UpstreamInvalid)
     }
+
+    /// The stream has ended.
+    fn broke_off(&mut self) -> Step {
+        let State::Streaming(events) = std::mem::replace(&mut self.state, State::Over) else {
+            return Step::End;
+        };
+        let is_settled = self.call.as_ref().is_none_or(|call| call.is_settled());
+        if is_settled {
+            return Step::End;
+        }
+        if self.session.is_some() && !self.modern {
+            return Step::Elsewhere(None); // The client may resume it on the session's own stream.
+        }
+        if !events.has_come() {
+            self.passage.failed();
+        }
+        tracing::warn!("Stream of the upstream ended without an answer");
+        Step::Failed(Outcome::UpstreamError, Refusal::UpstreamInvalid)
+    }
+}
+
+impl Source for Exchange {
+    async fn next(&mut self) -> Step {
+        match &mut self.state {
+            State::Unsent(request) => match request.take() {
+                Some(request) => self.send(request).await,
+                None => Step::End,
+            },
+            State::Streaming(_) => self.frame().await,
+            State::Over => std::future::pending().await,
+        }
+    }
+
+    fn has_reached_server(&self) -> bool {
+        !matches!(self.state, State::Unsent(Some(_)))
+    }
+
+    async fn close(self, end: End) {
+        if let (Some(session), Some(call)) = (&self.session, &self.call) {
+            session.end(&self.id.key, call);
+        }
+        if end == End::Answered {
+            return;
+        }
+        tracing::debug!(?end, "A request has no answer");
+    }
+}
+
+/// Without the byte order mark that some servers put before JSON, and some clients cannot read.
+pub(super) fn without_mark(body: Bytes) -> Bytes {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    if body.starts_with(MARK) { body.slice(MARK.len()..) } else { body }
 }

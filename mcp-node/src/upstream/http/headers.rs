@@ -2,7 +2,8 @@
 //!
 //! A list of what may pass, not of what may not: the client's key, its cookies and whatever else it sends stay here.
 
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use mcp_node_core::Refusal;
 
 use crate::http::{Inbound, SESSION};
 
@@ -36,6 +37,28 @@ pub fn copy_on(inbound: &Inbound, to: &mut HeaderMap) {
         to.remove(SESSION);
         to.remove("last-event-id");
     }
+    ask_for_plain(to);
+}
+
+/// Asks for an answer without a content coding: the node reads what it passes on, and without the header any coding may
+/// come (RFC 9110, section 12.5.3).
+pub fn ask_for_plain(to: &mut HeaderMap) {
+    to.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+}
+
+/// Whether the body can be read as it comes.
+///
+/// # Errors
+/// It has a content coding, though none was asked for.
+pub fn check_readable(headers: &HeaderMap) -> Result<(), Refusal> {
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let coded = codings.filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let Some(coding) = coded.last() else { return Ok(()) };
+    tracing::warn!(
+        ?coding,
+        "Response of the upstream refused: it is compressed, though `accept-encoding: identity` was sent"
+    );
+    Err(Refusal::UpstreamEncoded)
 }
 
 /// Copies what the client may see. The body's length is not among it: it is that of the body that goes out.
@@ -51,14 +74,6 @@ fn copy(from: &HeaderMap, to: &mut HeaderMap, listed: &[HeaderName]) {
             to.append(name, value.clone());
         }
     }
-}
-
-/// The media type, without its parameters; empty = there is none.
-#[must_use]
-pub fn content_type(headers: &HeaderMap) -> String {
-    let text =
-        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 #[cfg(test)]

@@ -2,18 +2,24 @@
 
 use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use mcp_node_core::{
-    Refusal,
-    message::{Answer, IdKey, Message, read},
-    sse::{self, Splitter},
+    Refusal, billable,
+    message::{IdKey, Message, read},
+    reply::{AnswerTo, Reply, classify},
+    sse,
 };
+use schemas::KeyId;
 use tokio::sync::mpsc;
 
-use super::{Answered, FRAMES, HttpUpstream, is_events};
+use super::{Answered, HttpUpstream, exchange::without_mark, headers};
 use crate::{
     access::Grant,
-    http::{SESSION, VERSION},
+    call::client::FRAMES,
+    http::{
+        SESSION, VERSION,
+        frames::{Frames, is_events},
+    },
     traces::Traced,
     upstream::Piece,
 };
@@ -48,7 +54,8 @@ impl HttpLink {
     ) -> Result<(Self, Bytes), Refusal> {
         let (headers, traced) = (vec![], Traced::default());
         let bare = Self { upstream: upstream.clone(), headers, grant: grant.cloned(), traced };
-        let response = upstream.send(bare.request(Method::POST, initialize, &[])).await?;
+        let response =
+            upstream.send(bare.request(Method::POST, initialize, &[]), bare.key()).await?;
         let session = response.headers().get(SESSION).cloned();
         let message = upstream.message(response).await?;
         let named = session.map(|id| (HeaderName::from_static(SESSION), id));
@@ -72,6 +79,11 @@ impl HttpLink {
         }
     }
 
+    /// Whose failures its failures are; `None` = the node asks for itself.
+    fn key(&self) -> Option<KeyId> {
+        self.grant.as_ref().map(|grant| grant.caller.state().key)
+    }
+
     fn request(
         &self,
         method: Method,
@@ -80,12 +92,13 @@ impl HttpLink {
     ) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = self.upstream.shared.url.clone();
+        *request.uri_mut() = self.upstream.url();
         let (json, both) = ("application/json", "application/json, text/event-stream");
         let fixed = [(header::CONTENT_TYPE, json), (header::ACCEPT, both)];
         let fixed = fixed.map(|(name, value)| (name, HeaderValue::from_static(value)));
         request.headers_mut().extend(fixed);
         request.headers_mut().extend(self.headers.iter().chain(more).cloned());
+        headers::ask_for_plain(request.headers_mut());
         self.upstream.shared.stamp.put(self.grant.as_ref(), request.headers_mut());
         self.traced.put(request.headers_mut());
         request
@@ -100,10 +113,11 @@ impl HttpLink {
     ) -> mpsc::Receiver<Piece> {
         let (to, pieces) = mpsc::channel(FRAMES);
         let (upstream, request) = (self.upstream.clone(), self.request(Method::POST, body, more));
+        let key = self.key();
         let in_session = self.headers.iter().any(|(name, _)| name == SESSION);
         tokio::spawn(async move {
             let last = tokio::select! {
-                last = upstream.exchange(request, &id, in_session, &to) => last,
+                last = upstream.exchange(request, key, &id, in_session, &to) => last,
                 () = to.closed() => return,
             };
             drop(to.send(last).await); // Nobody waits for it any more.
@@ -113,7 +127,8 @@ impl HttpLink {
 
     /// Sends what has no answer.
     pub async fn tell(&self, body: Bytes) -> Result<(), Refusal> {
-        let response = self.upstream.send(self.request(Method::POST, body, &[])).await?;
+        let response =
+            self.upstream.send(self.request(Method::POST, body, &[]), self.key()).await?;
         let status = response.status();
         if status.is_success() { Ok(()) } else { Err(Refusal::UpstreamInvalid) }
     }
@@ -123,13 +138,14 @@ impl HttpLink {
         let (to, messages) = mpsc::channel(FRAMES);
         let (upstream, request) =
             (self.upstream.clone(), self.request(Method::GET, Bytes::new(), &[]));
+        let key = self.key();
         tokio::spawn(async move {
-            let Ok(response) = upstream.send(request).await else { return };
-            if response.status().is_success() && is_events(&response) {
+            let Ok(response) = upstream.send(request, key).await else { return };
+            if response.status().is_success() && is_events(response.headers()) {
                 let mut events = upstream.events(response.into_body());
                 loop {
                     let data = tokio::select! {
-                        data = events.next() => data,
+                        data = events.next_message() => data,
                         () = to.closed() => return,
                     };
                     let Ok(Some(data)) = data else { return };
@@ -143,7 +159,8 @@ impl HttpLink {
     /// Ends the session, if there is one.
     pub async fn close(&self) {
         if self.headers.iter().any(|(name, _)| name == SESSION) {
-            drop(self.upstream.send(self.request(Method::DELETE, Bytes::new(), &[])).await); // It ends by itself too.
+            let request = self.request(Method::DELETE, Bytes::new(), &[]);
+            drop(self.upstream.send(request, self.key()).await); // It ends by itself too.
         }
     }
 }
@@ -153,11 +170,12 @@ impl HttpUpstream {
     async fn exchange(
         &self,
         request: Request<Full<Bytes>>,
+        key: Option<KeyId>,
         id: &IdKey,
         in_session: bool,
         to: &mpsc::Sender<Piece>,
     ) -> Piece {
-        let response = match self.send(request).await {
+        let response = match self.send(request, key).await {
             Ok(response) => response,
             Err(refusal) => return Piece::Refused(refusal),
         };
@@ -165,25 +183,27 @@ impl HttpUpstream {
         if status == StatusCode::NOT_FOUND && in_session {
             return Piece::Refused(Refusal::SessionNotFound);
         }
-        if !is_events(&response) {
+        if !is_events(response.headers()) {
             return match self.whole(response.into_body()).await {
-                Ok(body) => last(body, id, !status.is_success()),
+                Ok(body) => last(without_mark(body), id),
                 Err(refusal) => Piece::Refused(refusal),
             };
         }
         let mut events = self.events(response.into_body());
         loop {
-            match events.next().await {
-                Ok(Some(data)) if is_answer_to(&data, id) => return last(data, id, false),
-                Ok(Some(data)) => drop(to.send(Piece::Message(data)).await), // Whoever asked may be gone.
+            match events.next_message().await {
+                Ok(Some(data)) => match classify(&data, id) {
+                    Reply::Message => drop(to.send(Piece::Message(data)).await), // Whoever asked may be gone.
+                    _ => return last(data, id),
+                },
                 Ok(None) => return Piece::Refused(Refusal::UpstreamInvalid),
                 Err(refusal) => return Piece::Refused(refusal),
             }
         }
     }
 
-    fn events(&self, body: Answered) -> Events {
-        Events { body, splitter: Splitter::new(self.shared.settings.max_answer_bytes) }
+    pub(super) fn events(&self, body: Answered) -> Events {
+        Events { frames: Frames::of(body, self.shared.settings.max_answer_bytes) }
     }
 
     /// The one message of an answer, be it JSON or a stream.
@@ -191,11 +211,11 @@ impl HttpUpstream {
         &self,
         response: axum::http::Response<Answered>,
     ) -> Result<Bytes, Refusal> {
-        if !is_events(&response) {
-            return self.whole(response.into_body()).await;
+        if !is_events(response.headers()) {
+            return self.whole(response.into_body()).await.map(without_mark);
         }
         let mut events = self.events(response.into_body());
-        while let Some(data) = events.next().await? {
+        while let Some(data) = events.next_message().await? {
             if matches!(read(&data), Ok(Message::Answer { .. })) {
                 return Ok(data);
             }
@@ -204,43 +224,48 @@ impl HttpUpstream {
     }
 }
 
-/// The data of the events of one stream.
-struct Events {
-    body: Answered,
-    splitter: Splitter,
+/// The events of one stream of the server.
+pub(super) struct Events {
+    frames: Frames<Answered>,
 }
 
 impl Events {
-    /// The next that has data; `None` = the stream has ended.
-    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
-        loop {
-            while let Some(frame) =
-                self.splitter.next_frame().map_err(|_| Refusal::UpstreamInvalid)?
-            {
-                let data = sse::data(&frame).filter(|data| !data.is_empty());
-                if let Some(data) = data {
-                    return Ok(Some(Bytes::copy_from_slice(&data)));
-                }
+    /// The next frame; `None` = the stream has ended, or broke off.
+    pub async fn next_frame(&mut self) -> Result<Option<Bytes>, Refusal> {
+        let frame = self.frames.next().await.transpose();
+        frame.map_err(|error| {
+            tracing::warn!(%error, "Stream of the upstream cut");
+            Refusal::UpstreamInvalid
+        })
+    }
+
+    /// The data of the next event that clients take for a message.
+    pub async fn next_message(&mut self) -> Result<Option<Bytes>, Refusal> {
+        while let Some(frame) = self.next_frame().await? {
+            let data = sse::data(&frame).filter(|data| !data.trim_ascii().is_empty());
+            if let Some(data) = data.filter(|_| sse::is_message(&frame)) {
+                return Ok(Some(Bytes::copy_from_slice(&data)));
             }
-            let Some(frame) = self.body.frame().await else { return Ok(None) };
-            let frame = frame.map_err(|_| Refusal::UpstreamUnreachable)?;
-            self.splitter.push(&frame.into_data().unwrap_or_default());
         }
+        Ok(None)
+    }
+
+    /// Whether anything has come.
+    pub fn has_come(&self) -> bool {
+        self.frames.has_come()
     }
 }
 
-fn is_answer_to(message: &[u8], id: &IdKey) -> bool {
-    matches!(read(message), Ok(Message::Answer { id: Some(found), .. }) if found.key() == *id)
-}
-
-/// The answer in `body`; one that names no request is ours if the HTTP status says that it failed.
-fn last(body: Bytes, id: &IdKey, failed: bool) -> Piece {
-    let error = match read(&body) {
-        Ok(Message::Answer { id: Some(found), answer }) if found.key() == *id => {
-            answer == Answer::Error
+/// The answer in `message`. Its id is the node's own: whoever takes it puts the client's in its place.
+fn last(message: Bytes, id: &IdKey) -> Piece {
+    match classify(&message, id) {
+        Reply::Answer { to: AnswerTo::Other(_), .. } | Reply::Message | Reply::Unclear => {
+            metrics::counter!("mcp_answers_withheld_total").increment(1);
+            Piece::Refused(Refusal::UpstreamInvalid)
         }
-        Ok(Message::Answer { id: None, answer: Answer::Error }) if failed => true,
-        _ => return Piece::Refused(Refusal::UpstreamInvalid),
-    };
-    Piece::Answer(body, error)
+        Reply::Answer { answer, .. } => {
+            let outcome = billable::outcome(answer);
+            Piece::Answer(message, outcome)
+        }
+    }
 }

@@ -4,9 +4,9 @@
 //! it is counted also when its client goes away (which in the eras before 2026-07-28 cancels nothing).
 
 mod exchange;
-mod gate;
 mod headers;
 mod link;
+mod redirect;
 mod sessions;
 mod transport;
 
@@ -23,26 +23,37 @@ use http_body_util::{BodyExt, Full, Limited};
 use mcp_node_core::{
     Refusal,
     message::{Message, read},
-    sse::{self, Splitter},
+    reply::{Unasked, read_unasked},
+    sse,
 };
-use tokio::sync::mpsc;
+use runtime::http::HttpError;
+use schemas::KeyId;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::link::HttpLink;
 pub use self::transport::{Answered, Local};
 use self::{
     exchange::Exchange,
+    link::Events,
+    redirect::Address,
     sessions::{Session, Sessions},
     transport::Transport,
 };
 use super::{
-    FRAMES, Stamp, Tasks, UpstreamSettings,
-    client::{self, Client},
-    guard::Guard,
-    slot::Slot,
-    told::Told,
+    Stamp, UpstreamSettings,
+    breaker::{BreakerPermit, CircuitBreaker},
 };
-use crate::http::{Inbound, Kind, Post, SESSION, answer};
+use crate::{
+    call::{
+        ClientEnd, Driver, InFlightCall, Owed, QuotaHints, TaskPoll, Tasks, Verdict,
+        client::{self, FRAMES},
+    },
+    http::{Inbound, Kind, Post, RequestId, SESSION, answer, frames::is_events},
+};
+
+/// Until when the answer to a request that may wait for a task, or listens, must be there.
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// The server's address, its sessions and our connections to it.
 #[derive(Clone)]
@@ -51,13 +62,13 @@ pub struct HttpUpstream {
 }
 
 struct Shared {
-    url: Uri,
+    address: Address,
     transport: Transport,
     settings: UpstreamSettings,
     sessions: Sessions,
     tasks: Arc<Tasks>,
     stamp: Stamp,
-    guard: Arc<Guard>,
+    breaker: Arc<CircuitBreaker>,
     stopping: CancellationToken,
 }
 
@@ -87,26 +98,31 @@ impl HttpUpstream {
 
     fn over(transport: Transport, url: Uri, settings: UpstreamSettings, stamp: Stamp) -> Self {
         let name = url.authority().map_or("", |authority| authority.as_str());
-        let guard = Guard::of_server(name, settings.breaker);
+        let breaker = CircuitBreaker::of_server(name, settings.breaker);
         let shared = Shared {
-            url,
+            address: Address::new(url),
             transport,
             settings,
             sessions: Sessions::new(settings),
             tasks: Arc::default(),
             stamp,
-            guard,
+            breaker,
             stopping: CancellationToken::new(),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Whether the server is asked at all.
+    /// Where it is asked.
+    fn url(&self) -> Uri {
+        self.shared.address.now()
+    }
+
+    /// Whether the server is asked at all for this key.
     ///
     /// # Errors
     /// It failed too often: not for a while.
-    pub fn check(&self) -> Result<(), Refusal> {
-        self.shared.guard.check()
+    pub fn check(&self, key: KeyId) -> Result<(), Refusal> {
+        self.shared.breaker.check(Some(key))
     }
 
     /// Forwards a posted message.
@@ -121,28 +137,62 @@ impl HttpUpstream {
         if let (Kind::Request { id, .. }, Some(session)) = (&post.kind, &session) {
             session.check_free(&id.key)?;
         }
-        if !post.calls() {
-            return self.pass(post, session).await;
+        match (post.kind.clone(), post.asks_for_task(&self.shared.tasks)) {
+            (Kind::Request { id, tool: Some(_), .. }, _) => self.call(post, id, session).await,
+            (Kind::Request { id, .. }, Some(poll)) => self.poll(post, id, poll, session).await,
+            _ => self.pass(post, session).await,
         }
-        let passage = self.shared.guard.enter().inspect_err(|refusal| post.refused(refusal))?;
+    }
+
+    async fn call(
+        &self,
+        post: Post,
+        id: RequestId,
+        session: Option<Arc<Session>>,
+    ) -> Result<Response, Refusal> {
+        let key = post.inbound.caller.state().key;
+        let passage =
+            self.shared.breaker.enter(Some(key)).inspect_err(|refusal| post.refused(refusal))?;
         let Some(permit) = post.admit().await? else {
             unreachable!("a call is admitted or refused");
         };
-        let Kind::Request { id, .. } = post.kind else {
-            unreachable!("only a request is admitted");
-        };
-        let told = Told::of(&permit);
-        let slot = Arc::new(Slot::new(permit, &self.shared.tasks));
+        let hints = QuotaHints::of(&permit);
+        let call = Arc::new(InFlightCall::new(permit, &self.shared.tasks, session.is_some()));
         if let Some(session) = &session {
-            session.begin(&id.key, &slot)?;
+            session.begin(&id.key, &call)?;
         }
         let mut request = self.request(Method::POST, &post.inbound, post.body);
         post.traced.put(request.headers_mut());
-        let (client, response) = Client::new(told);
+        let (client, response) = ClientEnd::new(hints);
         let modern = post.inbound.is_modern();
-        let exchange =
-            Exchange { upstream: self.clone(), session, slot, id, modern, client, passage };
-        tokio::spawn(exchange.run(request));
+        let (owed, call) = (Owed::Call(call.clone()), Some(call));
+        let source = Exchange::new(self, session, id.clone(), call, passage, request, modern);
+        let deadline = Instant::now() + self.shared.settings.request_patience;
+        let cancelled = CancellationToken::new(); // A server of the old era may still answer.
+        let driver = Driver { owed, id, client, source, gone_cancels: modern, cancelled, deadline };
+        tokio::spawn(driver.run());
+        response.await.map_err(|_| Refusal::UpstreamUnreachable)
+    }
+
+    /// Forwards a request whose answer may deliver the result of a task.
+    async fn poll(
+        &self,
+        post: Post,
+        id: RequestId,
+        poll: TaskPoll,
+        session: Option<Arc<Session>>,
+    ) -> Result<Response, Refusal> {
+        let passage = self.shared.breaker.enter(Some(post.inbound.caller.state().key))?;
+        let mut request = self.request(Method::POST, &post.inbound, post.body);
+        post.traced.put(request.headers_mut());
+        let (client, response) = ClientEnd::new(QuotaHints::default());
+        let modern = post.inbound.is_modern();
+        let source = Exchange::new(self, session, id.clone(), None, passage, request, modern);
+        let (owed, cancelled) = (Owed::Task(poll), CancellationToken::new());
+        let deadline = Instant::now() + YEAR;
+        let driver = Driver { owed, id, client, source, gone_cancels: true, cancelled, deadline };
+        let stopping = self.shared.stopping.clone();
+        tokio::spawn(async move { stopping.run_until_cancelled(driver.run()).await });
         response.await.map_err(|_| Refusal::UpstreamUnreachable)
     }
 
@@ -152,13 +202,15 @@ impl HttpUpstream {
     /// As for [`HttpUpstream::post`].
     pub async fn get(&self, inbound: &Inbound) -> Result<Response, Refusal> {
         let session = self.shared.sessions.of(inbound)?;
-        let response = self.send(self.request(Method::GET, inbound, Bytes::new())).await?;
-        if !is_events(&response) || !response.status().is_success() {
+        let key = Some(inbound.caller.state().key);
+        let response = self.send(self.request(Method::GET, inbound, Bytes::new()), key).await?;
+        if !is_events(response.headers()) || !response.status().is_success() {
             return self.hand_on(response, session.as_ref()).await;
         }
         let (head, body) = response.into_parts();
         let (sender, frames) = mpsc::channel(FRAMES);
-        let watched = self.clone().watch_stream(body, session, sender);
+        let resumed = inbound.headers.contains_key("last-event-id");
+        let watched = watch_stream(self.events(body), session, resumed, sender);
         let stopping = self.shared.stopping.clone();
         tokio::spawn(async move { stopping.run_until_cancelled(watched).await });
         let mut response = answer::events(client::body(frames));
@@ -172,7 +224,8 @@ impl HttpUpstream {
     /// As for [`HttpUpstream::post`].
     pub async fn delete(&self, inbound: &Inbound) -> Result<Response, Refusal> {
         let session = self.shared.sessions.of(inbound)?;
-        let response = self.send(self.request(Method::DELETE, inbound, Bytes::new())).await?;
+        let key = Some(inbound.caller.state().key);
+        let response = self.send(self.request(Method::DELETE, inbound, Bytes::new()), key).await?;
         if response.status().is_success()
             && let Some(session) = &session
         {
@@ -189,57 +242,66 @@ impl HttpUpstream {
     /// Forwards what is not counted.
     async fn pass(&self, post: Post, session: Option<Arc<Session>>) -> Result<Response, Refusal> {
         let begins = session.is_none();
-        let asked = post.asks_for_task(&self.shared.tasks);
+        if let (Kind::Request { id, .. }, Some(session)) = (&post.kind, &session) {
+            session.begin_free(&id.key);
+        }
+        let key = post.inbound.caller.state().key;
         let mut request = self.request(Method::POST, &post.inbound, post.body);
         post.traced.put(request.headers_mut());
-        let response = self.send(request).await?;
+        let response = self.send(request, Some(key)).await?;
         let named = response.headers().get(SESSION).and_then(|id| id.to_str().ok());
         if let Some(id) = named.filter(|_| begins && response.status().is_success()) {
-            self.shared.sessions.bind(id, post.inbound.caller.state().key)?;
+            self.shared.sessions.bind(id, key)?;
         }
-        match (asked, &post.kind) {
-            (Some(asked), Kind::Request { id, .. }) if response.status().is_success() => {
-                self.clone().gate(response, asked, id.clone()).await
-            }
-            _ => self.hand_on(response, session.as_ref()).await,
-        }
+        self.hand_on(response, session.as_ref()).await
     }
 
     fn request(&self, method: Method, inbound: &Inbound, body: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = self.shared.url.clone();
+        *request.uri_mut() = self.url();
         headers::copy_on(inbound, request.headers_mut());
         self.shared.stamp.put(Some(&inbound.grant()), request.headers_mut());
         request
     }
 
     /// Sends a request, unless the server has failed too often; how it begins to answer says how it does.
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Answered>, Refusal> {
-        let mut passage = self.shared.guard.enter()?;
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        key: Option<KeyId>,
+    ) -> Result<Response<Answered>, Refusal> {
+        let mut passage = self.shared.breaker.enter(key)?;
         let sent = self.send_on(request).await;
         match &sent {
             Ok(response) if !response.status().is_server_error() => passage.well(),
-            Ok(_) | Err(_) => passage.badly(),
+            Ok(_) => passage.failed(),
+            Err(error) => error.tell(&mut passage),
         }
-        sent
+        let response = sent.map_err(Refusal::from)?;
+        headers::check_readable(response.headers())?;
+        Ok(response)
     }
 
-    /// Sends a request.
-    async fn send_on(&self, request: Request<Full<Bytes>>) -> Result<Response<Answered>, Refusal> {
-        let sent = self.shared.transport.send(request);
-        match tokio::time::timeout(self.shared.settings.request_patience, sent).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => {
-                metrics::counter!("mcp_upstream_errors_total").increment(1);
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "The upstream gave no answer"
-                );
-                Err(Refusal::UpstreamUnreachable)
+    /// Sends a request, and follows the server where it has moved to within its origin.
+    async fn send_on(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Answered>, NoResponse> {
+        let again = self.shared.address.copy(&request);
+        let sent = async {
+            let response = self.shared.transport.send(request).await?;
+            match self.shared.address.follow(response, again) {
+                redirect::Next::Answer(response) => Ok(response),
+                redirect::Next::Refused => Err(NoResponse::Redirects),
+                redirect::Next::Again(request) => {
+                    let response = self.shared.transport.send(request).await?;
+                    self.shared.address.arrived(response).map_err(|_| NoResponse::Redirects)
+                }
             }
-            Err(_) => Err(Refusal::UpstreamTimeout),
-        }
+        };
+        let sent = tokio::time::timeout(self.shared.settings.request_patience, sent).await;
+        sent.unwrap_or(Err(NoResponse::Timeout))
     }
 
     /// Hands an answer that is not counted to the client: as it is, unless it is none of the client's business.
@@ -300,59 +362,100 @@ impl HttpUpstream {
             Refusal::UpstreamInvalid
         })
     }
+}
 
-    /// Forwards a session's own stream. A resumed one can hold the answer to a call: it is recorded first.
-    async fn watch_stream(
-        self,
-        mut body: Answered,
-        session: Option<Arc<Session>>,
-        client: mpsc::Sender<Bytes>,
-    ) {
-        let mut splitter = Splitter::new(self.shared.settings.max_answer_bytes);
-        let _use = session.as_ref().map(|session| session.in_use());
-        loop {
-            let Some(Ok(frame)) = (tokio::select! {
-                frame = body.frame() => frame,
-                () = client.closed() => return,
-            }) else {
-                break;
-            };
-            let Ok(chunk) = frame.into_data() else { continue };
-            splitter.push(&chunk);
-            loop {
-                match splitter.next_frame() {
-                    Ok(Some(frame)) => {
-                        if !forward(&frame, session.as_ref(), &client).await {
-                            return;
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(error) => return tracing::warn!(%error, "A stream of the upstream is cut"),
+/// Why a request has no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NoResponse {
+    /// No connection came about.
+    Unreachable,
+    /// The connection ended before anything came.
+    Broken,
+    Timeout,
+    Redirects,
+}
+
+impl NoResponse {
+    /// What it says of the server. How long an answer takes may be up to what was asked, so a timeout says nothing.
+    fn tell(self, passage: &mut BreakerPermit) {
+        match self {
+            Self::Unreachable => passage.unreachable(),
+            Self::Broken => passage.failed(),
+            Self::Timeout => {}
+            Self::Redirects => passage.well(),
+        }
+    }
+}
+
+impl From<HttpError> for NoResponse {
+    fn from(error: HttpError) -> Self {
+        metrics::counter!("mcp_upstream_errors_total").increment(1);
+        tracing::warn!(error = &error as &dyn std::error::Error, "Request to the upstream failed");
+        if error.was_not_sent() { Self::Unreachable } else { Self::Broken }
+    }
+}
+
+impl From<NoResponse> for Refusal {
+    fn from(why: NoResponse) -> Self {
+        match why {
+            NoResponse::Unreachable | NoResponse::Broken => Self::UpstreamUnreachable,
+            NoResponse::Timeout => Self::UpstreamTimeout,
+            NoResponse::Redirects => Self::UpstreamRedirects,
+        }
+    }
+}
+
+/// Forwards a session's own stream. A resumed one can hold the answer to a call: it is recorded first.
+async fn watch_stream(
+    mut events: Events,
+    session: Option<Arc<Session>>,
+    resumed: bool,
+    client: mpsc::Sender<Bytes>,
+) {
+    let _use = session.as_ref().map(Session::in_use);
+    loop {
+        let frame = tokio::select! {
+            frame = events.next_frame() => frame,
+            () = client.closed() => return,
+        };
+        let Ok(Some(frame)) = frame else { return };
+        match passable(frame, session.as_deref(), resumed) {
+            Ok(frame) if frame.is_empty() => {}
+            Ok(frame) => {
+                if client.send(frame).await.is_err() {
+                    return;
                 }
             }
+            Err(error) => {
+                return tracing::warn!(
+                    reason = error.reason(),
+                    "Answer on a session's own stream not delivered"
+                );
+            }
         }
-        forward(&splitter.rest(), session.as_ref(), &client).await;
     }
 }
 
-/// Forwards a frame of a session's own stream; `false` = go no further.
-async fn forward(
-    frame: &Bytes,
-    session: Option<&Arc<Session>>,
-    client: &mpsc::Sender<Bytes>,
-) -> bool {
-    if let Some(session) = session
-        && let Some(data) = sse::data(frame)
-        && let Ok(Message::Answer { id: Some(id), answer }) = read(&data)
-        && let Some(slot) = session.call(&id.key())
-        && let Err(error) = slot.settle_by(answer, &data)
-    {
-        tracing::warn!(%error, "An answer on a resumed stream is not delivered");
-        return false;
+/// What may pass of a frame of a session's own stream: all of it, or its place in the stream alone. `resumed` = the client
+/// has asked for what it missed.
+///
+/// # Errors
+/// It holds an answer that could not be recorded.
+fn passable(frame: Bytes, session: Option<&Session>, resumed: bool) -> Result<Bytes, Refusal> {
+    let Some(data) = sse::data(&frame).filter(|data| !data.trim_ascii().is_empty()) else {
+        return Ok(frame);
+    };
+    let verdict = match (session, read_unasked(&data)) {
+        _ if !sse::is_message(&frame) => Verdict::Withhold,
+        (_, Unasked::Message) => Verdict::Deliver,
+        (Some(session), Unasked::Answer(id, answer)) => session.answered(&id, answer, &data)?,
+        (None, Unasked::Answer(..)) | (_, Unasked::Unclear) => Verdict::Withhold,
+    };
+    drop(data);
+    if verdict == Verdict::Deliver || (verdict == Verdict::Again && resumed) {
+        return Ok(sse::normal(frame));
     }
-    frame.is_empty() || client.send(frame.clone()).await.is_ok()
-}
-
-fn is_events<T>(response: &Response<T>) -> bool {
-    headers::content_type(response.headers()) == "text/event-stream"
+    metrics::counter!("mcp_answers_withheld_total").increment(1);
+    tracing::warn!("Answer on a session's own stream withheld: no open call is waiting for it");
+    Ok(sse::without_data(&frame).into())
 }

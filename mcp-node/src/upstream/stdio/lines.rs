@@ -25,6 +25,7 @@ pub async fn write_lines(mut stdin: ChildStdin, mut lines: mpsc::Receiver<Bytes>
 /// Reads the child's messages until it says no more, or a line that is too long.
 pub async fn read_lines(stdout: ChildStdout, most: usize, session: &Session) {
     let mut reader = BufReader::with_capacity(64 * 1024, stdout);
+    let mut first = true;
     loop {
         let mut line = Vec::new();
         let limit = most as u64 + 1;
@@ -34,10 +35,18 @@ pub async fn read_lines(stdout: ChildStdout, most: usize, session: &Session) {
                 return tracing::error!(most, "A server wrote a line that is too long");
             }
             Ok(_) if line.trim_ascii().is_empty() => {}
-            Ok(_) => session.take_line(Bytes::copy_from_slice(line.trim_ascii())).await,
+            Ok(_) => {
+                let line = if std::mem::take(&mut first) { without_mark(&line) } else { &line };
+                session.take_line(Bytes::copy_from_slice(line.trim_ascii())).await;
+            }
             Err(error) => return tracing::warn!(%error, "A server's output broke off"),
         }
     }
+}
+
+/// Without the byte order mark that a server may write before all else.
+fn without_mark(line: &[u8]) -> &[u8] {
+    line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
 }
 
 /// What a server says of itself goes to our log, line by line.

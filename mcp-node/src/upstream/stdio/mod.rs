@@ -24,15 +24,18 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::child::ServerCommand;
-pub(crate) use self::session::{Owed, Session};
+pub(crate) use self::session::{Pieces, Session};
 use self::{
     child::{Started, until_gone},
     lines::{log_lines, read_lines, write_lines},
     session::QUEUE,
-    streams::{answered, takes_events},
+    streams::{ChildAnswer, answered, takes_events},
 };
-use super::{Tasks, UpstreamSettings, guard::Guard, told::Told};
-use crate::http::{Inbound, Kind, Post, RequestId, SESSION};
+use super::{UpstreamSettings, breaker::CircuitBreaker};
+use crate::{
+    call::{ClientEnd, Driver, InFlightCall, Owed, QuotaHints, Tasks},
+    http::{Inbound, Kind, Post, RequestId, SESSION},
+};
 
 /// How often sessions are looked at.
 const SWEEP: Duration = Duration::from_millis(500);
@@ -50,7 +53,7 @@ struct Shared {
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     tasks: Arc<Tasks>,
     /// Whether another child is started.
-    starts: Arc<Guard>,
+    starts: Arc<CircuitBreaker>,
     stopping: CancellationToken,
     children: TaskTracker,
 }
@@ -59,7 +62,7 @@ impl StdioUpstream {
     /// Children of `command`. Must be called within the runtime.
     #[must_use]
     pub fn new(command: ServerCommand, settings: UpstreamSettings) -> Self {
-        let starts = Guard::of_starts(&command.program);
+        let starts = CircuitBreaker::of_starts(&command.program);
         let shared = Shared {
             command,
             settings,
@@ -89,18 +92,7 @@ impl StdioUpstream {
             Kind::Request { id, .. } => {
                 let session = self.session(&post.inbound)?;
                 session.check_free(&id.key)?;
-                let asked = post.asks_for_task(&self.shared.tasks);
-                let permit = post.admit().await?;
-                let told = permit.as_ref().map(Told::of).unwrap_or_default();
-                let owed = match (permit, asked) {
-                    (Some(permit), _) => Owed::Call(permit, self.shared.tasks.clone()),
-                    (None, Some(asked)) => Owed::Task(asked),
-                    (None, None) => Owed::Nothing,
-                };
-                let deadline = Instant::now() + self.shared.settings.request_patience;
-                let streams = takes_events(&post.inbound);
-                let pieces = session.request(id, &post.body, owed, streams, deadline).await?;
-                Ok(answered(id, pieces, told).await.0)
+                self.request(&post, id, &session).await
             }
             Kind::Notification { cancels } => {
                 let session = self.session(&post.inbound)?;
@@ -115,6 +107,34 @@ impl StdioUpstream {
                 Ok(StatusCode::ACCEPTED.into_response())
             }
         }
+    }
+
+    async fn request(
+        &self,
+        post: &Post,
+        id: &RequestId,
+        session: &Arc<Session>,
+    ) -> Result<Response, Refusal> {
+        let poll = post.asks_for_task(&self.shared.tasks);
+        let permit = post.admit().await?;
+        let hints = permit.as_ref().map(QuotaHints::of).unwrap_or_default();
+        let owed = match (permit, poll) {
+            (Some(permit), _) => {
+                Owed::Call(Arc::new(InFlightCall::new(permit, &self.shared.tasks, false)))
+            }
+            (None, Some(poll)) => Owed::Task(poll),
+            (None, None) => Owed::Nothing,
+        };
+        let deadline = Instant::now() + self.shared.settings.request_patience;
+        let streams = takes_events(&post.inbound);
+        let asked = session.request(id, &post.body, streams, deadline).await?;
+        let Pieces { pieces, cancelled } = asked;
+        let (client, response) = ClientEnd::new(hints);
+        let source = ChildAnswer::new(session, id, pieces);
+        let id = id.clone();
+        let driver = Driver { owed, id, client, source, gone_cancels: false, cancelled, deadline };
+        tokio::spawn(driver.run());
+        response.await.map_err(|_| Refusal::UpstreamUnreachable)
     }
 
     /// Opens the session's own stream.
@@ -162,8 +182,8 @@ impl StdioUpstream {
         let guard = session.end.clone().drop_guard();
         let deadline = Instant::now() + self.shared.settings.request_patience;
         let streams = takes_events(&post.inbound);
-        let pieces = session.request(id, &post.body, Owed::Nothing, streams, deadline).await?;
-        let (mut response, begun) = answered(id, pieces, Told::default()).await;
+        let Pieces { pieces, .. } = session.request(id, &post.body, streams, deadline).await?;
+        let (mut response, begun) = answered(id, pieces).await;
         if begun {
             guard.disarm();
             let id = HeaderValue::from_str(&session.id).expect("an id of ours is hexadecimal");
@@ -180,13 +200,13 @@ impl StdioUpstream {
         if self.shared.sessions.lock().len() >= self.shared.settings.max_sessions {
             return Err(Refusal::TooManySessions);
         }
-        let mut passage = self.shared.starts.enter()?;
+        let mut passage = self.shared.starts.enter(None)?;
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|_| Refusal::UpstreamUnreachable)?;
         let id = format!("{:032x}", u128::from_be_bytes(random));
         let started = self.shared.command.start().await.map_err(|error| {
             tracing::error!(%error, program = self.shared.command.program, "Cannot start the server");
-            passage.badly();
+            passage.unreachable();
             metrics::counter!("mcp_child_ends_total", "why" => "not_started").increment(1);
             Refusal::UpstreamUnreachable
         })?;

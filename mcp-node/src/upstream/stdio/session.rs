@@ -1,7 +1,8 @@
 //! One session: one child, the requests that wait for it, and where its own messages go.
 //!
-//! Invariants: an answer leaves only after its call was recorded; a message of the server goes to one stream, once:
-//! to the newest request that can take it, else to the session's own stream, else it waits (bounded) for one.
+//! Invariants: an answer goes to the request that it answers and nowhere else; a message of the server goes to one stream,
+//! once: to the newest request that can take it, else to the session's own stream, else it waits (bounded) for one.
+//! Absent on purpose: what is recorded (`call::Driver`).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,17 +13,17 @@ use bytes::Bytes;
 use mcp_node_core::{
     Refusal, billable,
     message::{Answer, IdKey, Message, read},
-    metering::ResultAt,
+    reply::{AnswerTo, Reply, Unasked, classify, read_unasked},
+    splice,
 };
 use parking_lot::Mutex;
-use schemas::{KeyId, Outcome};
+use schemas::KeyId;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     http::RequestId,
-    meter::Permit,
-    upstream::{Asked, ID_IN_USE, Piece, Tasks, guard::Passage},
+    upstream::{ID_IN_USE, Piece, breaker::BreakerPermit},
 };
 
 /// Messages of a server that wait for a stream. The oldest go first when there are more.
@@ -36,17 +37,16 @@ struct Waiting {
     raw_id: String,
     to: mpsc::Sender<Piece>,
     takes_messages: bool,
-    owed: Owed,
     deadline: Instant,
+    /// Raised when the client does not want the answer any more.
+    cancelled: CancellationToken,
 }
 
-/// What must be recorded before an answer goes on.
-#[expect(clippy::large_enum_variant, reason = "most requests are calls")]
-pub enum Owed {
-    Nothing,
-    Call(Permit, Arc<Tasks>),
-    /// The result of a task, if the answer delivers one.
-    Task(Asked),
+/// What comes back for a request.
+pub struct Pieces {
+    pub pieces: mpsc::Receiver<Piece>,
+    /// Raised when the client does not want the answer any more.
+    pub cancelled: CancellationToken,
 }
 
 #[derive(Default)]
@@ -73,7 +73,7 @@ pub struct Session {
     pub group: Option<i32>,
     why: OnceLock<&'static str>,
     /// Whether a child that was started also answers.
-    starting: Mutex<Option<Passage>>,
+    starting: Mutex<Option<BreakerPermit>>,
 }
 
 impl Session {
@@ -82,7 +82,7 @@ impl Session {
         key: KeyId,
         input: mpsc::Sender<Bytes>,
         group: Option<u32>,
-        starting: Passage,
+        starting: BreakerPermit,
     ) -> Arc<Self> {
         let routes = Mutex::new(Routes { used: Some(Instant::now()), ..Routes::default() });
         let (end, at_once) = (CancellationToken::new(), CancellationToken::new());
@@ -111,7 +111,7 @@ impl Session {
     /// Whether its child ended before it answered anything; what becomes of the next start is decided here.
     pub fn failed_to_start(&self) {
         if let Some(mut starting) = self.starting.lock().take() {
-            starting.badly();
+            starting.unreachable();
         }
     }
 
@@ -146,11 +146,11 @@ impl Session {
         &self,
         id: &RequestId,
         message: &[u8],
-        owed: Owed,
         takes_messages: bool,
         deadline: Instant,
-    ) -> Result<mpsc::Receiver<Piece>, Refusal> {
+    ) -> Result<Pieces, Refusal> {
         let (to, pieces) = mpsc::channel(QUEUE);
+        let cancelled = CancellationToken::new();
         {
             let mut routes = self.routes.lock();
             if routes.waiting.contains_key(&id.key) {
@@ -158,50 +158,63 @@ impl Session {
             }
             routes.next += 1;
             let (number, raw_id) = (routes.next, id.raw.clone());
-            let waiting = Waiting { number, raw_id, to, takes_messages, owed, deadline };
+            let cancelled = cancelled.clone();
+            let waiting = Waiting { number, raw_id, to, takes_messages, deadline, cancelled };
             routes.waiting.insert(id.key.clone(), waiting);
         }
         if self.end.is_cancelled() {
             self.fail_all(); // It ended before it could see this request.
         }
         if let Err(refusal) = self.write(message).await {
-            self.fail(&id.key, Outcome::UpstreamError, &refusal);
+            self.fail(&id.key, &refusal);
         }
-        Ok(pieces)
+        Ok(Pieces { pieces, cancelled })
     }
 
     /// The client does not want an answer any more; the child has been told.
     pub fn cancel(&self, id: &IdKey) {
-        self.fail(id, Outcome::Cancelled, &Refusal::UpstreamUnreachable);
+        if let Some(waiting) = self.routes.lock().waiting.get(id) {
+            waiting.cancelled.cancel();
+        }
     }
 
-    fn fail(&self, id: &IdKey, outcome: Outcome, refusal: &Refusal) {
+    /// Nobody waits for the answer any more; `tell` = the child is told so.
+    pub fn give_up(&self, id: &IdKey, tell: bool) {
+        let waiting = self.routes.lock().waiting.remove(id);
+        if let Some(waiting) = waiting.filter(|_| tell) {
+            self.tell_cancelled(&waiting.raw_id);
+        }
+    }
+
+    fn tell_cancelled(&self, raw_id: &str) {
+        let cancelled = format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{raw_id}}}}}"#
+        );
+        // A child that does not read its input must not hold up the others.
+        drop(self.input.try_send(format!("{cancelled}\n").into()));
+    }
+
+    fn fail(&self, id: &IdKey, refusal: &Refusal) {
         let waiting = self.routes.lock().waiting.remove(id);
         if let Some(waiting) = waiting {
-            let refusal = waiting.owed.settle(outcome).err().unwrap_or_else(|| refusal.clone());
             // Nobody may be listening; who does not read learns it from the closed channel.
-            drop(waiting.to.try_send(Piece::Refused(refusal)));
+            drop(waiting.to.try_send(Piece::Refused(refusal.clone())));
         }
     }
 
     /// Takes one line of the child.
     pub async fn take_line(&self, line: Bytes) {
-        match read(&line) {
-            Ok(Message::Answer { id: Some(id), answer }) => {
-                self.take_answer(&id.key(), answer, line.clone()).await;
-            }
-            Ok(Message::Answer { id: None, .. }) => {
+        match read_unasked(&line) {
+            Unasked::Answer(id, answer) => self.take_answer(&id, answer, line.clone()).await,
+            Unasked::Message if matches!(read(&line), Ok(Message::Answer { .. })) => {
                 tracing::warn!("A server answered a request that it could not read");
             }
-            Ok(Message::Request { .. } | Message::Notification { .. }) => {
-                self.route(line.clone()).await;
-            }
-            Err(refusal) => {
-                metrics::counter!("mcp_stdio_lines_unreadable_total").increment(1);
-                tracing::debug!(
-                    reason = refusal.reason(),
-                    "A server wrote a line that is no message"
-                );
+            Unasked::Message => self.route(line.clone()).await,
+            Unasked::Unclear => {
+                if !self.take_respelled(&line).await {
+                    metrics::counter!("mcp_stdio_lines_unreadable_total").increment(1);
+                    tracing::debug!("A server wrote a line that is no message");
+                }
             }
         }
     }
@@ -211,30 +224,33 @@ impl Session {
             starting.well();
         }
         let waiting = self.routes.lock().waiting.remove(id);
-        let Some(waiting) = waiting else {
-            tracing::debug!("An answer came that nobody waits for");
-            return;
-        };
-        let (to, error) = (waiting.to, answer == Answer::Error);
-        let piece = move |counted: Result<(), Refusal>, line| match counted {
-            Ok(()) => Piece::Answer(line, error),
-            Err(refusal) => Piece::Refused(refusal),
-        };
-        // A client that went away is counted all the same.
-        if let Owed::Task(asked) = waiting.owed {
-            // It may have to wait for a lease: the child's other answers do not.
-            tokio::spawn(async move {
-                let counted = asked.count(&line).await;
-                drop(to.send(piece(counted, line)).await);
-            });
-            return;
+        match waiting {
+            Some(waiting) => {
+                let outcome = billable::outcome(answer);
+                drop(waiting.to.send(Piece::Answer(line, outcome)).await); // It was given up.
+            }
+            None if self.take_respelled(&line).await => {}
+            None => tracing::debug!("An answer came that nobody waits for"),
         }
+    }
+
+    /// Takes an answer whose id is spelled in another way than the request's: `"3"` for `3`.
+    async fn take_respelled(&self, line: &Bytes) -> bool {
+        let found = {
+            let mut routes = self.routes.lock();
+            let is_to = |id: &&IdKey| {
+                let to = AnswerTo::CallRespelled;
+                matches!(classify(line, id), Reply::Answer { to: found, .. } if found == to)
+            };
+            let id = routes.waiting.keys().find(is_to).cloned();
+            id.and_then(|id| Some((routes.waiting.remove(&id)?, id)))
+        };
+        let Some((waiting, id)) = found else { return false };
+        let Reply::Answer { answer, .. } = classify(line, &id) else { return false };
+        let Some(respelled) = splice::with_id(line, &waiting.raw_id) else { return false };
         let outcome = billable::outcome(answer);
-        if let (Owed::Call(permit, tasks), Outcome::TaskCreated) = (&waiting.owed, outcome) {
-            tasks.made(permit.key(), permit.tool(), &line);
-        }
-        let counted = waiting.owed.settle_by(outcome, &line);
-        drop(to.send(piece(counted, line)).await);
+        drop(waiting.to.send(Piece::Answer(respelled.into(), outcome)).await); // It was given up.
+        true
     }
 
     /// Finds a stream for a message of the server.
@@ -293,12 +309,8 @@ impl Session {
             late.map(|(id, waiting)| (id.clone(), waiting.raw_id.clone())).collect()
         };
         for (id, raw_id) in late {
-            self.fail(&id, Outcome::Timeout, &Refusal::UpstreamTimeout);
-            let cancelled = format!(
-                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{raw_id}}}}}"#
-            );
-            // A child that does not read its input must not hold up the others.
-            drop(self.input.try_send(format!("{cancelled}\n").into()));
+            self.fail(&id, &Refusal::UpstreamTimeout);
+            self.tell_cancelled(&raw_id);
         }
         let mut routes = self.routes.lock();
         let streaming = routes.stream.as_ref().is_some_and(|stream| !stream.is_closed());
@@ -312,28 +324,9 @@ impl Session {
     pub fn fail_all(&self) {
         let all = std::mem::take(&mut self.routes.lock().waiting);
         for waiting in all.into_values() {
-            let settled = waiting.owed.settle(Outcome::UpstreamError);
-            let refusal = settled.err().unwrap_or(Refusal::UpstreamUnreachable);
-            drop(waiting.to.try_send(Piece::Refused(refusal))); // The closed channel says the same.
+            // The closed channel says the same.
+            drop(waiting.to.try_send(Piece::Refused(Refusal::UpstreamUnreachable)));
         }
         self.routes.lock().stream = None;
-    }
-}
-
-impl Owed {
-    fn settle(self, outcome: Outcome) -> Result<(), Refusal> {
-        match self {
-            Self::Call(permit, _) => permit.settle(outcome, 0).map_err(|_| Refusal::CannotRecord),
-            Self::Nothing | Self::Task(_) => Ok(()),
-        }
-    }
-
-    fn settle_by(self, outcome: Outcome, answer: &[u8]) -> Result<(), Refusal> {
-        match self {
-            Self::Call(permit, _) => permit
-                .settle_by(outcome, answer, ResultAt::Answer)
-                .map_err(|_| Refusal::CannotRecord),
-            Self::Nothing | Self::Task(_) => Ok(()),
-        }
     }
 }

@@ -1,6 +1,6 @@
-//! Messages of a session as events of an HTTP answer.
+//! Messages of a session as events of an HTTP answer, and as the steps of a request.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     body::Body,
@@ -12,13 +12,59 @@ use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use mcp_node_core::Refusal;
+use mcp_node_core::{
+    Refusal, billable,
+    message::{Message, read},
+};
+use schemas::Outcome;
 
+use super::Session;
 use crate::{
+    call::{AnswerForm, End, Source, Step, outcome_of},
     clock,
     http::{Inbound, RequestId, answer},
-    upstream::{Piece, told::Told},
+    upstream::Piece,
 };
+
+/// The answer of a child to one request, as its steps.
+pub struct ChildAnswer {
+    session: Arc<Session>,
+    id: RequestId,
+    pieces: mpsc::Receiver<Piece>,
+}
+
+impl ChildAnswer {
+    pub fn new(session: &Arc<Session>, id: &RequestId, pieces: mpsc::Receiver<Piece>) -> Self {
+        Self { session: session.clone(), id: id.clone(), pieces }
+    }
+}
+
+impl Source for ChildAnswer {
+    async fn next(&mut self) -> Step {
+        match self.pieces.recv().await {
+            Some(Piece::Message(message)) => Step::Message(message),
+            Some(Piece::Answer(message, outcome)) => {
+                // Clients of these sessions know no `resultType`.
+                let outcome = match read(&message) {
+                    Ok(Message::Answer { answer, .. }) => billable::outcome_with_sessions(answer),
+                    _ => outcome,
+                };
+                let form = AnswerForm::Message(StatusCode::OK, message.clone());
+                Step::Answer { outcome, message, form }
+            }
+            Some(Piece::Refused(refusal)) => Step::Failed(outcome_of(&refusal), refusal),
+            None => Step::Failed(Outcome::UpstreamError, Refusal::UpstreamUnreachable),
+        }
+    }
+
+    fn has_reached_server(&self) -> bool {
+        true
+    }
+
+    async fn close(self, end: End) {
+        self.session.give_up(&self.id.key, end == End::TimedOut);
+    }
+}
 
 /// A session's own stream: what has waited for it, then what comes, until `end`.
 pub fn own_stream(
@@ -37,18 +83,13 @@ pub fn own_stream(
     answer::events(Body::from_stream(frames))
 }
 
-/// The pieces of an answer: JSON if the answer comes first, else a stream. Also says whether the request was (or may
-/// yet be) answered with a result.
-pub async fn answered(
-    id: &RequestId,
-    mut pieces: mpsc::Receiver<Piece>,
-    told: Told,
-) -> (Response, bool) {
+/// The pieces of the answer to `initialize`: JSON if the answer comes first, else a stream. Also says whether the request
+/// was (or may yet be) answered with a result.
+pub async fn answered(id: &RequestId, mut pieces: mpsc::Receiver<Piece>) -> (Response, bool) {
     let first = match pieces.recv().await {
-        Some(Piece::Answer(line, error)) => {
-            let mut response = answer::json(StatusCode::OK, told.in_answer(line));
-            told.put(response.headers_mut());
-            return (response, !error);
+        Some(Piece::Answer(line, outcome)) => {
+            let response = answer::json(StatusCode::OK, line);
+            return (response, outcome != Outcome::ProtocolError);
         }
         Some(Piece::Refused(refusal)) => return (answer::refuse(&refusal, Some(&id.raw)), false),
         None => return (answer::refuse(&Refusal::UpstreamUnreachable, Some(&id.raw)), false),
@@ -62,18 +103,13 @@ pub async fn answered(
         Some((piece, more.then_some(pieces)))
     });
     let pieces = stream::once(async { first }).chain(rest);
-    let mut headers = axum::http::HeaderMap::new();
-    told.put(&mut headers);
-    let frames = pieces.map(move |piece| Ok::<_, Infallible>(frame(piece, &raw_id, &told)));
-    let mut response = answer::events(Body::from_stream(frames));
-    response.headers_mut().extend(headers);
-    (response, true)
+    let frames = pieces.map(move |piece| Ok::<_, Infallible>(frame(piece, &raw_id)));
+    (answer::events(Body::from_stream(frames)), true)
 }
 
-fn frame(piece: Piece, raw_id: &str, told: &Told) -> Bytes {
+fn frame(piece: Piece, raw_id: &str) -> Bytes {
     match piece {
-        Piece::Message(line) => answer::event(&line).into(),
-        Piece::Answer(line, _) => answer::event(&told.in_answer(line)).into(),
+        Piece::Message(line) | Piece::Answer(line, _) => answer::event(&line).into(),
         Piece::Refused(refusal) => {
             answer::event(&answer::error(&refusal, Some(raw_id), clock::wall())).into()
         }

@@ -7,19 +7,19 @@ use axum::http::HeaderMap;
 use bytes::Bytes;
 use mcp_node_core::{
     quota_note::{META, QuotaNote},
-    splice, sse,
+    splice,
 };
 
 use crate::{clock, http::answer, meter::Permit};
 
-/// What one client is told.
+/// What the answers to one client's call say of its quotas.
 #[derive(Clone, Debug, Default)]
-pub struct Told {
+pub struct QuotaHints {
     note: QuotaNote,
     in_meta: bool,
 }
 
-impl Told {
+impl QuotaHints {
     /// What the caller of an admitted call is told.
     pub fn of(permit: &Permit) -> Self {
         let note = permit.note();
@@ -45,14 +45,6 @@ impl Told {
             return message;
         }
         self.edited(&message).map_or(message, Bytes::from)
-    }
-
-    /// As [`Told::in_answer`], of an event that holds the answer.
-    pub fn in_event(&self, frame: Bytes) -> Bytes {
-        if !self.in_meta {
-            return frame;
-        }
-        sse::edited(&frame, |data| self.edited(data)).map_or(frame, Bytes::from)
     }
 
     fn edited(&self, message: &[u8]) -> Option<Vec<u8>> {

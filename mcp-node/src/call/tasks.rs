@@ -1,15 +1,16 @@
 //! Tasks that this node saw being made, so that the first delivered result of each counts, and only that.
 //!
 //! A task that this node did not see (another node did, or this one before it was started again) counts when its
-//! result is first delivered here: a client asks for a result until it has it, and then no more. Bounded: the oldest
-//! are forgotten when there are too many. Absent on purpose: the state of tasks (the server's), and polls (free).
+//! result is first delivered here: a client asks for a result until it has it, and then no more. Bounded: those that
+//! nobody asked for in the longest time are forgotten when there are too many. Absent on purpose: the state of tasks (the server's), and polls (free).
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
+use std::{num::NonZeroUsize, sync::Arc};
+
+use lru::LruCache;
+use mcp_node_core::{
+    Refusal,
+    task::{self, Delivery},
 };
-
-use mcp_node_core::{Refusal, task};
 use parking_lot::Mutex;
 use schemas::{KeyId, Outcome};
 
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// The most tasks that are remembered.
-const MOST: usize = 65_536;
+const MAX_TASKS: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 
 /// One task.
 struct Task {
@@ -30,22 +31,25 @@ struct Task {
     counted: tokio::sync::Mutex<bool>,
 }
 
-type Place = (KeyId, String);
-
-#[derive(Default)]
-struct Entries {
-    by_id: HashMap<Place, Arc<Task>>,
-    order: VecDeque<Place>,
+impl Task {
+    fn of_unknown_tool() -> Self {
+        Self { tool: String::new(), counted: tokio::sync::Mutex::default() }
+    }
 }
 
 /// The tasks of one server.
-#[derive(Default)]
 pub struct Tasks {
-    entries: Mutex<Entries>,
+    by_id: Mutex<LruCache<(KeyId, String), Arc<Task>>>,
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self { by_id: Mutex::new(LruCache::unbounded()) }
+    }
 }
 
 /// A request whose answers may deliver the result of a task.
-pub struct Asked {
+pub struct TaskPoll {
     pub tasks: Arc<Tasks>,
     pub meter: Meter,
     pub caller: Arc<Known>,
@@ -65,40 +69,39 @@ impl Tasks {
     /// `answer`, to a call of `tool`, made a task.
     pub fn made(&self, key: KeyId, tool: &str, answer: &[u8]) {
         match task::created(answer) {
-            Some(id) => drop(self.entries.lock().entry((key, id), tool)),
+            Some(id) => drop(self.entry(key, id, tool)),
             None => tracing::warn!("A server made a task without an id: it counts for no tool"),
         }
     }
-}
 
-impl Entries {
-    fn entry(&mut self, place: Place, tool: &str) -> Arc<Task> {
-        if let Some(task) = self.by_id.get(&place) {
-            return task.clone();
+    /// The task of this id, which is used now.
+    fn entry(&self, key: KeyId, id: String, tool: &str) -> Arc<Task> {
+        let mut by_id = self.by_id.lock();
+        if by_id.len() >= MAX_TASKS.get() && !by_id.contains(&(key, id.clone())) {
+            by_id.pop_lru();
         }
-        if self.order.len() >= MOST
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.by_id.remove(&oldest);
-        }
-        let task = Arc::new(Task { tool: tool.to_owned(), counted: Default::default() });
-        self.order.push_back(place.clone());
-        self.by_id.insert(place, task.clone());
-        task
+        let task = || Arc::new(Task { tool: tool.to_owned(), ..Task::of_unknown_tool() });
+        by_id.get_or_insert((key, id), task).clone()
     }
 }
 
-impl Asked {
+impl TaskPoll {
     /// Counts what `message` delivers, if it is the result of a task that was not counted yet. After this, and only
     /// after this, it may go to the client.
     ///
     /// # Errors
-    /// The quota is spent, or it could not be recorded: the message must not be delivered. A later poll may be.
+    /// The quota is spent, it could not be recorded, or nobody knows what a client would read in it: the message must
+    /// not be delivered. A later poll may be.
     pub async fn count(&self, message: &[u8]) -> Result<(), Refusal> {
-        let Some(named) = task::delivers(self.method, message) else { return Ok(()) };
-        let Some(id) = named.or_else(|| self.id.clone()) else { return Ok(()) };
-        let place = (self.caller.state().key, id);
-        let task = self.tasks.entries.lock().entry(place, "");
+        let named = match task::delivery(self.method, message) {
+            Delivery::Nothing => return Ok(()),
+            Delivery::Result { task } => task,
+            Delivery::Unclear => return Err(Refusal::UpstreamInvalid),
+        };
+        let task = match named.or_else(|| self.id.clone()) {
+            Some(id) => self.tasks.entry(self.caller.state().key, id, ""),
+            None => Arc::new(Task::of_unknown_tool()), // Nobody names it: each delivery is one.
+        };
         let mut counted = task.counted.lock().await;
         if *counted {
             return Ok(());

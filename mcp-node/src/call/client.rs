@@ -5,26 +5,29 @@ use bytes::Bytes;
 use futures::stream;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{FRAMES, told::Told};
+use super::QuotaHints;
+
+/// Frames on their way to one client before the upstream is read no further.
+pub const FRAMES: usize = 16;
 
 /// A client, as long as it listens.
-pub struct Client {
+pub struct ClientEnd {
     head: Option<oneshot::Sender<Response>>,
     frames: Option<mpsc::Sender<Bytes>>,
     /// What it is told with its answer.
-    pub told: Told,
+    pub hints: QuotaHints,
 }
 
-impl Client {
-    pub fn new(told: Told) -> (Self, oneshot::Receiver<Response>) {
+impl ClientEnd {
+    pub fn new(hints: QuotaHints) -> (Self, oneshot::Receiver<Response>) {
         let (head, response) = oneshot::channel();
-        (Self { head: Some(head), frames: None, told }, response)
+        (Self { head: Some(head), frames: None, hints }, response)
     }
 
     /// Answers whole, if nothing was answered yet.
     pub fn respond(&mut self, mut response: Response) {
         if response.status().is_success() {
-            self.told.put(response.headers_mut());
+            self.hints.put(response.headers_mut());
         }
         if let Some(head) = self.head.take() {
             drop(head.send(response)); // Given back only when the client is gone.
@@ -47,6 +50,11 @@ impl Client {
         {
             self.frames = None;
         }
+    }
+
+    /// Whether a head was answered, and perhaps more.
+    pub fn has_begun(&self) -> bool {
+        self.head.is_none()
     }
 
     /// Whether it went away before all was said.
