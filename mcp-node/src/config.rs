@@ -72,6 +72,7 @@ struct File {
     max_connections: usize,
     max_sessions: usize,
     connection_timeout: u64,
+    idle_timeout: u64,
     request_timeout: u64,
     session_idle_ms: u64,
     child_max_bytes: u64,
@@ -210,6 +211,7 @@ impl Config {
             listening: ListenSettings {
                 most_connections: file.max_connections,
                 head_patience: connection,
+                idle_timeout: Duration::from_millis(file.idle_timeout),
             },
             upstream: operations::upstream(&file)?,
             metering: how_much::read(&file)?,
@@ -267,6 +269,7 @@ impl File {
             ("max_connections", many(self.max_connections), "1 to 1,000,000"),
             ("max_sessions", many(self.max_sessions), "1 to 1,000,000"),
             ("connection_timeout", (100..=600_000).contains(&connection), "100 to 600,000 ms"),
+            ("idle_timeout", (1_000..=DAY).contains(&self.idle_timeout), "1,000 ms to a day"),
             ("request_timeout", (100..=DAY).contains(&request), "100 ms to a day"),
             (
                 "session_idle_ms",

@@ -57,6 +57,9 @@ pub struct Flags {
     /// How long a connection to the server, the head or the body of a request may take.
     #[arg(long, value_name = "MS")]
     connection_timeout: Option<u64>,
+    /// Idle time after which a client's connection is closed (ms, 1,000 to 86,400,000; default 90,000).
+    #[arg(long, value_name = "MS")]
+    idle_timeout: Option<u64>,
     /// How long the server may take to answer.
     #[arg(long, value_name = "MS")]
     request_timeout: Option<u64>,
@@ -240,7 +243,7 @@ impl Flags {
         }
         over!(
             server_host server_port spool_dir spool_max_bytes max_request_size max_answer_size max_connections
-            max_sessions connection_timeout request_timeout session_idle_ms drain_ms flush_ms allowed_origins
+            max_sessions connection_timeout idle_timeout request_timeout session_idle_ms drain_ms flush_ms allowed_origins
             allowed_hosts aggregate tool_scopes jwt_key_claim upstream_headers forward_identity internal_jwt
             internal_jwt_header quota_meta refuse_as tenant_per_minute tenant_burst tenant_concurrent
             connection_per_minute connection_burst connection_concurrent backoff_after backoff_window_ms

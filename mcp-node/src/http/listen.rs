@@ -1,7 +1,7 @@
-//! Connections of clients: how many there may be, how long the head of a request may take, and an end in order.
+//! Connections of clients: how many there may be, and an end in order. What goes over one is the matter of
+//! [`super::connection`].
 //!
-//! A connection on which no head of a request comes in time is closed, be it slow on purpose or only idle: clients
-//! open another. Absent on purpose: HTTP/2 (one connection a client is cheap enough).
+//! Absent on purpose: HTTP/2 (one connection a client is cheap enough).
 
 use std::{
     io,
@@ -13,19 +13,22 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, extract::Request};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::Router;
 use mcp_node_core::Refusal;
 use schemas::KeyId;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::ServiceExt;
 
-use super::{answer, lanes::Lanes, tls::Tls};
+use super::{
+    activity::Timeouts,
+    answer,
+    connection::{Client, serve_requests},
+    lanes::Lanes,
+    tls::Tls,
+};
 use crate::clock;
 
 /// How long to wait when the system gives no connection: most often it is out of file descriptors.
@@ -38,8 +41,11 @@ const TURNED_AWAY: Duration = Duration::from_secs(1);
 pub struct ListenSettings {
     /// The most connections at a time.
     pub most_connections: usize,
-    /// How long the head of a request may take to come, from the end of the one before.
+    /// How long the head of a request may take, from its first byte; also a TLS handshake, and a new connection until
+    /// its first request.
     pub head_patience: Duration,
+    /// How long a connection may stay without a request, from the end of the last answer.
+    pub idle_timeout: Duration,
 }
 
 /// The number of a connection, from 1, unique within the process.
@@ -105,13 +111,12 @@ pub async fn listen_over(
             continue;
         }
         let number = ConnectionId(NUMBER.fetch_add(1, Ordering::Relaxed));
+        let client = Client { number, address, key: None };
         let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());
         lanes.spawn(&open, async move {
             metrics::gauge!("mcp_connections").increment(1);
             match TcpStream::from_std(connection) {
-                Ok(connection) => {
-                    serve(connection, router, (number, address), settings, tls, stop).await;
-                }
+                Ok(connection) => serve(connection, router, client, settings, tls, stop).await,
                 Err(error) => tracing::warn!(%error, "Cannot serve a connection"),
             }
             metrics::gauge!("mcp_connections").decrement(1);
@@ -125,7 +130,7 @@ pub async fn listen_over(
 async fn serve(
     connection: TcpStream,
     router: Router,
-    (number, address): (ConnectionId, ClientAddress),
+    client: Client,
     settings: ListenSettings,
     tls: Option<Arc<Tls>>,
     stop: CancellationToken,
@@ -134,51 +139,20 @@ async fn serve(
     if let Err(error) = connection.set_nodelay(true) {
         tracing::debug!(%error, "A connection delays small writes");
     }
-    if let Some(tls) = tls {
-        let shaken = tokio::time::timeout(settings.head_patience, tls.accept(connection));
-        match stop.run_until_cancelled(shaken).await {
-            Some(Ok(Ok((stream, key)))) => {
-                converse(stream, router, (number, address, key), settings, stop).await;
-            }
-            Some(Ok(Err(error))) => {
-                metrics::counter!("mcp_tls_failed_total").increment(1);
-                tracing::debug!(%error, connection = number.0, "A client could not shake hands");
-            }
-            Some(Err(_)) | None => {}
-        }
-    } else {
-        converse(connection, router, (number, address, None), settings, stop).await;
-    }
-}
-
-/// Serves the requests of one connection.
-async fn converse(
-    connection: impl AsyncRead + AsyncWrite + Unpin,
-    router: Router,
-    (number, address, key): (ConnectionId, ClientAddress, Option<KeyId>),
-    settings: ListenSettings,
-    stop: CancellationToken,
-) {
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(number);
-        request.extensions_mut().insert(address);
-        if let Some(key) = key {
-            request.extensions_mut().insert(ClientKey(key));
-        }
-        router.clone().oneshot(request.map(Body::new))
-    });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(settings.head_patience);
-    let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(connection), service));
-    let ended = tokio::select! {
-        ended = &mut serving => ended,
-        () = stop.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
+    let timeouts = Timeouts { head: settings.head_patience, idle: settings.idle_timeout };
+    let Some(tls) = tls else {
+        return serve_requests(connection, router, client, timeouts, stop).await;
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, connection = number.0, "A connection broke off");
+    let handshake = tokio::time::timeout(timeouts.head, tls.accept(connection));
+    match stop.run_until_cancelled(handshake).await {
+        Some(Ok(Ok((stream, key)))) => {
+            serve_requests(stream, router, Client { key, ..client }, timeouts, stop).await;
+        }
+        Some(Ok(Err(error))) => {
+            metrics::counter!("mcp_tls_failed_total").increment(1);
+            tracing::debug!(%error, connection = client.number.0, "TLS handshake failed");
+        }
+        Some(Err(_)) | None => {}
     }
 }
 

@@ -4,18 +4,23 @@
 //! The way of a call: `enter` (origin, key) → `post` (body, message, checks) → an upstream, which admits it by
 //! [`Post::admit`] once it knows the session, forwards it, and answers. Over TLS or not is the listener's matter.
 
+mod activity;
 pub mod answer;
 mod as_result;
 mod changes;
+mod connection;
 mod cors;
 mod doorway;
 pub(crate) mod era;
 pub(crate) mod frames;
+mod framing;
 mod front;
 mod heartbeat;
 pub mod lanes;
 mod listen;
+mod not_found;
 mod post;
+mod socket;
 mod tls;
 mod well_known;
 
@@ -26,7 +31,7 @@ use axum::{
     body::Body,
     extract::{Path, Request, State},
     http::{
-        HeaderMap, Method, StatusCode,
+        Extensions, HeaderMap, Method, StatusCode,
         header::{ALLOW, HOST},
         request::Parts,
     },
@@ -34,7 +39,9 @@ use axum::{
     routing::any,
 };
 use mcp_node_core::Refusal;
+use schemas::KeyId;
 
+use self::activity::Activity;
 pub use self::{
     doorway::Doorway,
     era::FIRST_MODERN,
@@ -127,9 +134,14 @@ impl Inbound {
     }
 }
 
-/// The routes of a door.
+/// The routes of a door. A slash at the end changes nothing.
 pub fn router(door: Doorway) -> Router {
-    let routes = Router::new().route("/mcp", any(enter)).route("/mcp/{name}", any(enter_named));
+    let mut routes = Router::new().fallback(enter_nowhere);
+    for slash in ["", "/"] {
+        routes = routes
+            .route(&format!("/mcp{slash}"), any(enter))
+            .route(&format!("/mcp/{{name}}{slash}"), any(enter_named));
+    }
     routes.merge(well_known::router()).with_state(door)
 }
 
@@ -140,7 +152,7 @@ pub(crate) fn service(door: Doorway) -> Router {
 
 async fn enter(State(door): State<Doorway>, request: Request) -> Response {
     let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
-    go_through(&door, &door.front, request).await
+    go_through(&door, Some(&door.front), request).await
 }
 
 async fn enter_named(
@@ -149,24 +161,35 @@ async fn enter_named(
     request: Request,
 ) -> Response {
     let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
-    match door.named.get(&name) {
-        Some(upstream) => go_through(&door, &upstream.clone().into(), request).await,
-        None => StatusCode::NOT_FOUND.into_response(),
-    }
+    let front = door.named.get(&name).cloned().map(Front::from);
+    go_through(&door, front.as_ref(), request).await
 }
 
-async fn go_through(door: &Door, front: &Front, request: Request) -> Response {
-    let (head, body) = request.into_parts();
+async fn enter_nowhere(State(door): State<Doorway>, request: Request) -> Response {
+    let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
+    go_through(&door, None, request).await
+}
+
+/// Serves a request by what stands at its path; `None` = nothing does.
+async fn go_through(door: &Door, front: Option<&Front>, request: Request) -> Response {
+    let (mut head, body) = request.into_parts();
+    if let Err(refusal) = framing::take_target(&head.uri, &mut head.headers) {
+        return answer::refuse(&refusal, None);
+    }
     let origin = match cors::check(&head.headers, &door.settings) {
         Ok(origin) => origin,
         Err(refusal) => return answer::refuse(&refusal, None),
     };
     let mut response = if head.method == Method::OPTIONS {
-        cors::preflight()
+        cors::preflight(&head.headers)
     } else {
         let host = head.headers.get(HOST).cloned();
-        let response = serve(door, front, head, body).await;
-        let mut response = heartbeat::keep(response, door.settings.heartbeat);
+        let activity = head.extensions.get::<Arc<Activity>>().cloned();
+        let response = match front {
+            Some(front) => serve(door, front, head, body).await,
+            None => not_found::not_found(door, &head.headers, certificate(&head.extensions)),
+        };
+        let mut response = heartbeat::keep(response, door.settings.heartbeat, activity);
         if let Some(resource) = &door.access.resource {
             resource.point_to(host.as_ref(), response.headers_mut());
         }
@@ -178,6 +201,11 @@ async fn go_through(door: &Door, front: &Front, request: Request) -> Response {
     response
 }
 
+/// The key that the certificate of a request's connection names.
+fn certificate(extensions: &Extensions) -> Option<KeyId> {
+    extensions.get().map(|ClientKey(key)| *key)
+}
+
 async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response {
     let Parts { method, headers, extensions, .. } = head;
     let allowed = if era::is_modern(&headers) { "POST" } else { "POST, GET, DELETE" };
@@ -186,7 +214,7 @@ async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response 
     }
     let connection = extensions.get().map_or(0, |ConnectionId(number)| *number);
     let client = extensions.get().map(|ClientAddress(address)| *address);
-    let certificate = extensions.get().map(|ClientKey(key)| *key);
+    let certificate = certificate(&extensions);
     let Grant { caller, scopes } =
         match door.access.authenticate(&door.meter, &headers, certificate) {
             Ok(grant) => grant,

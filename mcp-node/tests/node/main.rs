@@ -9,6 +9,7 @@ mod bridge;
 mod calls;
 mod clients;
 mod conformance;
+mod connections;
 mod door;
 mod embedded;
 mod http_server;

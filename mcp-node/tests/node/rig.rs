@@ -247,7 +247,11 @@ async fn open_door_with(
 }
 
 fn listening() -> ListenSettings {
-    ListenSettings { most_connections: 1_000, head_patience: Duration::from_secs(10) }
+    ListenSettings {
+        most_connections: 1_000,
+        head_patience: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(90),
+    }
 }
 
 fn doorway(
