@@ -48,6 +48,8 @@ pub struct Activity {
     interim: AtomicBool,
     /// The client sends no more, and its stream of events has not yet shown whether it still reads.
     stream_doubt: AtomicBool,
+    /// It is time to find that out again where no answer has begun.
+    doubt_again: AtomicBool,
 }
 
 impl Activity {
@@ -61,6 +63,7 @@ impl Activity {
             cancellable: AtomicBool::new(false),
             interim: AtomicBool::new(false),
             stream_doubt: AtomicBool::new(false),
+            doubt_again: AtomicBool::new(false),
         }
     }
 
@@ -117,6 +120,16 @@ impl Activity {
     /// The client sends no more; whether it still reads is to be found out.
     pub fn doubt(&self) {
         self.stream_doubt.store(true, Relaxed);
+    }
+
+    /// Whoever sends no more may have gone since.
+    pub fn doubt_again(&self) {
+        self.doubt_again.store(true, Relaxed);
+    }
+
+    /// Whether it is time to find out again; says so once.
+    pub fn take_doubt(&self) -> bool {
+        self.doubt_again.swap(false, Relaxed)
     }
 
     /// Whether a stream of events should say something now, to find out whether it is read.

@@ -76,7 +76,10 @@ pub async fn serve_requests(
                 serving.as_mut().graceful_shutdown();
             }
             () = &mut watchdog => match activity.verdict(timeouts, Instant::now()) {
-                Verdict::Wait(until) => watchdog.as_mut().reset(until.into()),
+                Verdict::Wait(until) => {
+                    activity.doubt_again();
+                    watchdog.as_mut().reset(until.into());
+                }
                 Verdict::Idle if !closing => {
                     closing = true;
                     serving.as_mut().graceful_shutdown();

@@ -5,8 +5,9 @@
 //! itself refuses lengths that differ or are no number, and closes behind a request with a length and chunks.
 
 use axum::http::{
-    HeaderMap, HeaderValue, Request, Uri, Version,
+    HeaderMap, HeaderValue, Request, Version,
     header::{HOST, TRANSFER_ENCODING},
+    uri::Authority,
 };
 use mcp_node_core::Refusal;
 
@@ -16,8 +17,8 @@ use mcp_node_core::Refusal;
 /// `InvalidRequest`: nobody can be sure where the body ends, or to whom the request goes.
 pub fn check<B>(request: &mut Request<B>) -> Result<(), Refusal> {
     is_chunked_once(request.headers())?;
-    let (uri, version) = (request.uri().clone(), request.version());
-    take_target(&uri, request.headers_mut())?;
+    let (target, version) = (request.uri().authority().cloned(), request.version());
+    take_target(target.as_ref(), request.headers_mut())?;
     let hosts = request.headers().get_all(HOST).iter().count();
     match hosts {
         1 => Ok(()),
@@ -27,13 +28,13 @@ pub fn check<B>(request: &mut Request<B>) -> Result<(), Refusal> {
     }
 }
 
-/// Puts the host of a target in absolute form in the place of `Host` (RFC 9112, 3.2.2).
+/// Puts the host of a target in absolute form, if it is in that form, in the place of `Host` (RFC 9112, 3.2.2).
 ///
 /// # Errors
 /// `InvalidRequest`: the target names a user, which no http URI may.
-pub fn take_target(target: &Uri, headers: &mut HeaderMap) -> Result<(), Refusal> {
-    let Some(authority) = target.authority() else { return Ok(()) };
-    let host = HeaderValue::from_str(authority.as_str()).ok();
+pub fn take_target(target: Option<&Authority>, headers: &mut HeaderMap) -> Result<(), Refusal> {
+    let Some(target) = target else { return Ok(()) };
+    let host = HeaderValue::from_str(target.as_str()).ok();
     let host = host.filter(|host| !host.as_bytes().contains(&b'@'));
     let host = host.ok_or(Refusal::InvalidRequest("The target names no host."))?;
     headers.insert(HOST, host);

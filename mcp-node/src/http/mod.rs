@@ -173,7 +173,7 @@ async fn enter_nowhere(State(door): State<Doorway>, request: Request) -> Respons
 /// Serves a request by what stands at its path; `None` = nothing does.
 async fn go_through(door: &Door, front: Option<&Front>, request: Request) -> Response {
     let (mut head, body) = request.into_parts();
-    if let Err(refusal) = framing::take_target(&head.uri, &mut head.headers) {
+    if let Err(refusal) = framing::take_target(head.uri.authority(), &mut head.headers) {
         return answer::refuse(&refusal, None);
     }
     let origin = match cors::check(&head.headers, &door.settings) {

@@ -76,7 +76,12 @@ impl<S: OverTcp> WatchedSocket<S> {
             return match reset.as_mut().poll(cx) {
                 Poll::Ready(Ok(())) => Err(io::ErrorKind::ConnectionReset.into()),
                 Poll::Ready(Err(error)) => Err(error),
-                Poll::Pending => Ok(()),
+                Poll::Pending => {
+                    if self.activity.take_doubt() && self.interim.is_empty() {
+                        self.ask();
+                    }
+                    Ok(())
+                }
             };
         }
         if !self.ahead.is_empty() {
@@ -97,8 +102,7 @@ impl<S: OverTcp> WatchedSocket<S> {
 
     fn sends_no_more(&mut self) -> io::Result<()> {
         self.ended = true;
-        let cancellable = self.activity.is_cancellable();
-        if cancellable && !self.activity.takes_interim() {
+        if self.activity.is_cancellable() && !self.activity.takes_interim() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         // hyper owns the socket: a second handle waits for the reset.
@@ -106,11 +110,17 @@ impl<S: OverTcp> WatchedSocket<S> {
         let socket = TcpStream::from_std(socket.into())?;
         self.reset =
             Some(Box::pin(async move { socket.ready(Interest::ERROR).await.map(|_reset| ()) }));
-        if cancellable && !self.activity.is_responding() {
+        self.activity.take_doubt();
+        self.activity.doubt();
+        self.ask();
+        Ok(())
+    }
+
+    /// Sends something that a client which has gone answers by a reset, where it can be sent and matters.
+    fn ask(&mut self) {
+        if self.activity.is_cancellable() && !self.activity.is_responding() {
             self.interim = INTERIM;
         }
-        self.activity.doubt();
-        Ok(())
     }
 
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -23,12 +23,12 @@ use crate::{
 struct Raw(TcpStream);
 
 /// A request of the old era that calls a tool.
-fn old(tool: &str) -> String {
+pub fn old(tool: &str) -> String {
     request("", &call(9, tool, json!({})))
 }
 
 /// A request of 2026-07-28 that calls a tool.
-fn modern(tool: &str) -> String {
+pub fn modern(tool: &str) -> String {
     let params = json!({ "name": tool, "_meta": meta(json!({})) });
     let body = json!({ "jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": params });
     let head =
@@ -199,7 +199,9 @@ async fn a_client_that_has_said_all_is_answered_and_its_calls_count() {
         .replace("PAD", &"x".repeat(900_000)).as_str())).await;
     client.0.shutdown().await.unwrap();
     let answer = client.rest().await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with('}'), "{:.200}", answer);
+    let (whole, length) = (answer.ends_with("}\r\n0\r\n\r\n"), answer.len());
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer:.200}");
+    assert!(whole && length > 900_000, "cut off after {length} bytes");
     rig.stop().await;
 }
 
@@ -239,6 +241,25 @@ async fn a_client_that_has_gone_is_noticed_at_once() {
     assert!(client.rest().await.contains("\"result\""));
     until("it is recorded", || rig.outcomes().len() == recorded + 1).await;
     assert!(rig.outcomes().contains(&("stream".into(), "success".into())));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_away_long_after_it_said_all_is_noticed_too() {
+    let (rig, server, address) = rig(300, 60_000).await;
+    let mut client = Raw::connect(address).await;
+    client.send(&modern("never")).await;
+    client.0.shutdown().await.unwrap();
+    until("the server has it", || !server.sent.lock().is_empty()).await;
+    let mut interim = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    for _ in 0..2 {
+        client.0.read_exact(&mut interim).await.unwrap();
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n", "it is asked again and again");
+    }
+    assert!(rig.outcomes().is_empty(), "it is there");
+    drop(client);
+    let cancelled = [("never".to_owned(), "cancelled".to_owned())];
+    until("it is recorded", || rig.outcomes() == cancelled).await;
     rig.stop().await;
 }
 
