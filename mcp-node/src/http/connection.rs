@@ -4,7 +4,7 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
@@ -32,6 +32,7 @@ use super::{
     activity::{Activity, Running, Timeouts, Verdict},
     answer, era, framing,
     listen::{ClientAddress, ClientKey, ConnectionId},
+    measure::{Measured, connection_ended},
     socket::{OverTcp, WatchedSocket},
 };
 
@@ -54,6 +55,7 @@ pub async fn serve_requests(
     timeouts: Timeouts,
     stop: CancellationToken,
 ) {
+    let began = Instant::now();
     let activity = Arc::new(Activity::new());
     let socket = WatchedSocket::new(stream, activity.clone());
     let keep_alive = keep_alive_hint(timeouts);
@@ -93,6 +95,7 @@ pub async fn serve_requests(
             },
         }
     };
+    connection_ended(began.elapsed());
     if let Err(error) = ended {
         tracing::debug!(%error, connection = client.number.0, "A connection broke off");
     }
@@ -110,8 +113,9 @@ async fn serve_request(
     client: Client,
     activity: Arc<Activity>,
     keep_alive: Option<HeaderValue>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<Answer>, std::convert::Infallible> {
+    let (mut request, measured) = Measured::begin(request);
     let modern = era::is_modern(request.headers());
     let running = activity.begin(modern, request.version() >= Version::HTTP_11);
     let mut response = match framing::check(&mut request) {
@@ -123,7 +127,7 @@ async fn serve_request(
             if let Some(key) = client.key {
                 extensions.insert(ClientKey(key));
             }
-            router.oneshot(request.map(Body::new)).await?
+            router.oneshot(request).await?
         }
         Err(refusal) => {
             let mut response = answer::refuse(&refusal, None);
@@ -137,12 +141,13 @@ async fn serve_request(
     {
         response.headers_mut().insert(KEEP_ALIVE, keep_alive);
     }
-    Ok(response.map(|body| Answer { body, _running: running }))
+    Ok(response.map(|body| Answer { body, measured, _running: running }))
 }
 
 /// The body of an answer; its request runs as long as it is there.
 struct Answer {
     body: Body,
+    measured: Option<Measured>,
     _running: Running,
 }
 
@@ -154,7 +159,13 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let (Some(Ok(frame)), Some(measured)) = (&frame, &mut self.measured)
+            && let Some(data) = frame.data_ref()
+        {
+            measured.sends(data);
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

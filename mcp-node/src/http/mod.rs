@@ -18,6 +18,7 @@ mod front;
 mod heartbeat;
 pub mod lanes;
 mod listen;
+mod measure;
 mod not_found;
 mod post;
 mod socket;
