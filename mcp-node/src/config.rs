@@ -1,5 +1,6 @@
 //! The settings of the process `mcp-node`: defaults, then a file, then variables, then flags.
 
+mod addresses;
 mod flags;
 mod how_much;
 mod operations;
@@ -23,7 +24,7 @@ use runtime::{
 use schemas::NodeId;
 use serde::Deserialize;
 
-use mcp_node_core::metering::MeteringError;
+use mcp_node_core::{metering::MeteringError, network::NetworkError};
 
 use mcp_node::{
     MeterSettings, NodeSettings,
@@ -86,6 +87,11 @@ struct File {
     flush_ms: u64,
     allowed_origins: String,
     allowed_hosts: String,
+    allowed_addresses: String,
+    trusted_proxies: String,
+    forwarded_header: String,
+    address_connections_per_minute: u32,
+    address_unauthorized_per_minute: u32,
     tool_scopes: Pairs,
     jwt_issuer: Option<String>,
     jwt_audience: Option<String>,
@@ -181,6 +187,8 @@ pub enum ConfigError {
     #[error("{0} is out of its range: {1}")]
     Range(&'static str, &'static str),
     #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
     Metering(#[from] MeteringError),
     #[error("`{0}` is neither a meter nor a weight")]
     NotMetered(String),
@@ -207,6 +215,7 @@ impl Config {
         let tls = who::tls(&mut file)?;
         let traces = operations::traces(&mut file)?;
         let access = who::access(&mut file, is_loopback(&listen), tls.is_some())?;
+        let addresses = addresses::addresses(&file)?;
         Ok(Self {
             listening: ListenSettings {
                 most_connections: file.max_connections,
@@ -228,6 +237,7 @@ impl Config {
                 heartbeat: Duration::from_millis(file.heartbeat_ms),
                 origins: listed(&file.allowed_origins),
                 hosts: listed(&file.allowed_hosts),
+                addresses,
                 loopback: is_loopback(&listen),
             },
             access,

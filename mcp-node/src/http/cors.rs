@@ -134,6 +134,7 @@ mod tests {
             heartbeat: std::time::Duration::from_secs(15),
             origins: owned(origins),
             hosts: owned(hosts),
+            addresses: std::sync::Arc::default(),
             loopback,
         }
     }

@@ -13,17 +13,19 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, http::StatusCode};
 use mcp_node_core::Refusal;
 use schemas::KeyId;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     activity::Timeouts,
+    addresses::AddressLimits,
     answer,
     connection::{Client, serve_requests},
     lanes::Lanes,
@@ -34,7 +36,9 @@ use crate::clock;
 /// How long to wait when the system gives no connection: most often it is out of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long one that is too many is heard.
-const TURNED_AWAY: Duration = Duration::from_secs(1);
+const TURN_AWAY: Duration = Duration::from_secs(1);
+/// How many of those are heard at a time.
+const MAX_TURNED_AWAY: usize = 256;
 
 /// How clients may connect.
 #[derive(Clone, Copy, Debug)]
@@ -70,10 +74,11 @@ pub async fn listen(
     settings: ListenSettings,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    listen_over(listener, router, settings, None, Arc::new(Lanes::none()), stop).await
+    let lanes = Arc::new(Lanes::none());
+    listen_over(listener, router, settings, None, lanes, Arc::default(), stop).await
 }
 
-/// As [`listen`], over TLS if there is any, on lanes if there are any.
+/// As [`listen`], over TLS if there is any, on lanes if there are any, within the limits of client addresses.
 ///
 /// # Errors
 /// None as of now.
@@ -83,6 +88,7 @@ pub async fn listen_over(
     settings: ListenSettings,
     tls: Option<Arc<Tls>>,
     lanes: Arc<Lanes>,
+    limits: Arc<AddressLimits>,
     stop: CancellationToken,
 ) -> io::Result<()> {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
@@ -98,15 +104,16 @@ pub async fn listen_over(
                 continue;
             }
         };
-        if open.len() >= settings.most_connections {
+        let admitted = if open.len() >= settings.most_connections {
+            Err(Refusal::TooManyConnections)
+        } else {
+            limits.count_connection(address.0)
+        };
+        if let Err(refusal) = admitted {
             metrics::counter!("mcp_connections_refused_total").increment(1);
+            // With TLS no response can be sent before the handshake, and the handshake is the load being shed.
             if tls.is_none() {
-                // Over TLS nothing can be said before hands are shaken, which is what is too much.
-                tokio::spawn(async move {
-                    if let Ok(connection) = TcpStream::from_std(connection) {
-                        turn_away(connection).await;
-                    }
-                });
+                turn_away(connection, refusal);
             }
             continue;
         }
@@ -156,25 +163,35 @@ async fn serve(
     }
 }
 
-/// Says that there are too many, and closes.
-async fn turn_away(mut connection: TcpStream) {
-    let refusal = Refusal::TooManyConnections;
-    let body = answer::error(&refusal, None, clock::wall());
+/// Answers a connection that is not taken, and closes it; one that is beyond [`MAX_TURNED_AWAY`] is closed at once.
+fn turn_away(connection: std::net::TcpStream, refusal: Refusal) {
+    static TURNED_AWAY: Semaphore = Semaphore::const_new(MAX_TURNED_AWAY);
+    let Ok(permit) = TURNED_AWAY.try_acquire() else { return };
+    tokio::spawn(async move {
+        if let Ok(connection) = TcpStream::from_std(connection) {
+            // Whoever does not listen learns nothing.
+            drop(tokio::time::timeout(TURN_AWAY, refuse(connection, &refusal)).await);
+        }
+        drop(permit);
+    });
+}
+
+async fn refuse(mut connection: TcpStream, refusal: &Refusal) -> io::Result<()> {
+    let now = clock::wall();
+    let body = answer::error(refusal, None, now);
+    let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let seconds = refusal.retry_after_ms(now).unwrap_or_default().div_ceil(1_000);
     let head = format!(
-        "HTTP/1.1 {} Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         retry-after: 10\r\nconnection: close\r\n\r\n",
-        refusal.status(),
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         retry-after: {seconds}\r\nconnection: close\r\n\r\n",
         body.len()
     );
-    let said = tokio::time::timeout(TURNED_AWAY, async {
-        // A client that is answered before it has asked, or cut off while it asks, would not see the answer.
-        let mut thrown_away = vec![0; 16 * 1024];
-        let _ = connection.read(&mut thrown_away).await?;
-        connection.write_all(head.as_bytes()).await?;
-        connection.write_all(&body).await?;
-        connection.shutdown().await?;
-        while connection.read(&mut thrown_away).await? > 0 {}
-        Ok::<_, io::Error>(())
-    });
-    drop(said.await); // Whoever does not listen learns nothing.
+    // A client that is answered before it has asked, or cut off while it asks, would not see the answer.
+    let mut thrown_away = vec![0; 16 * 1024];
+    let _ = connection.read(&mut thrown_away).await?;
+    connection.write_all(head.as_bytes()).await?;
+    connection.write_all(&body).await?;
+    connection.shutdown().await?;
+    while connection.read(&mut thrown_away).await? > 0 {}
+    Ok(())
 }

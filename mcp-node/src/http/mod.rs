@@ -5,6 +5,7 @@
 //! [`Post::admit`] once it knows the session, forwards it, and answers. Over TLS or not is the listener's matter.
 
 mod activity;
+mod addresses;
 pub mod answer;
 mod as_result;
 mod changes;
@@ -32,8 +33,8 @@ use axum::{
     body::Body,
     extract::{Path, Request, State},
     http::{
-        Extensions, HeaderMap, Method, StatusCode,
-        header::{ALLOW, HOST},
+        Extensions, HeaderMap, HeaderValue, Method, StatusCode,
+        header::{ALLOW, CONNECTION, HOST},
         request::Parts,
     },
     response::{IntoResponse, Response},
@@ -44,6 +45,7 @@ use schemas::KeyId;
 
 use self::activity::Activity;
 pub use self::{
+    addresses::{AddressLimits, AddressSettings},
     doorway::Doorway,
     era::FIRST_MODERN,
     front::Front,
@@ -77,6 +79,8 @@ pub struct DoorSettings {
     pub origins: Vec<String>,
     /// Names that this node may be called by, without port; empty = any.
     pub hosts: Vec<String>,
+    /// What client addresses may do.
+    pub addresses: Arc<AddressSettings>,
     /// Only this machine reaches the node: then it may be called by, and from, this machine's own names besides, and
     /// by no others, so that no page of another site can reach it through a name that leads here.
     pub loopback: bool,
@@ -93,6 +97,8 @@ pub struct Door {
     /// Who signs the tokens that the server gets.
     pub signer: Option<Arc<Signer>>,
     pub traces: Traces,
+    /// What happened from which client address; one for all doors that follow each other.
+    pub limits: Arc<AddressLimits>,
     pub settings: DoorSettings,
 }
 
@@ -177,6 +183,15 @@ async fn go_through(door: &Door, front: Option<&Front>, request: Request) -> Res
     if let Err(refusal) = framing::take_target(head.uri.authority(), &mut head.headers) {
         return answer::refuse(&refusal, None);
     }
+    let addresses = &door.settings.addresses;
+    let peer = head.extensions.get().map(|ClientAddress(peer)| *peer);
+    let client = peer.map(|peer| addresses.client(peer, &head.headers));
+    if let Err(refusal) = addresses.check(client) {
+        return answer::refuse(&refusal, None);
+    }
+    if let Some(client) = client.filter(|_| client != peer) {
+        head.extensions.insert(ClientAddress(client));
+    }
     let origin = match cors::check(&head.headers, &door.settings) {
         Ok(origin) => origin,
         Err(refusal) => return answer::refuse(&refusal, None),
@@ -220,6 +235,14 @@ async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response 
         match door.access.authenticate(&door.meter, &headers, certificate) {
             Ok(grant) => grant,
             Err(refusal) => {
+                let refusal = door.limits.count_refused(client, &headers, refusal);
+                if matches!(refusal, Refusal::TooManyUnauthorized { .. }) {
+                    // No line of the log: whoever floods the door would fill the disk, too.
+                    let mut response = answer::refuse(&refusal, None);
+                    let headers = response.headers_mut();
+                    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                    return response;
+                }
                 let labels = door.meter.labels();
                 tracing::info!(
                     tenant = labels.tenant.as_deref(),
