@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A connection by whose bytes a test speaks.
-struct Raw(TcpStream);
+pub struct Raw(TcpStream);
 
 /// A request of the old era that calls a tool.
 pub fn old(tool: &str) -> String {
@@ -45,16 +45,16 @@ fn request(head: &str, body: &str) -> String {
 }
 
 impl Raw {
-    async fn connect(address: SocketAddr) -> Self {
+    pub async fn connect(address: SocketAddr) -> Self {
         Self(TcpStream::connect(address).await.unwrap())
     }
 
-    async fn send(&mut self, text: &str) {
+    pub async fn send(&mut self, text: &str) {
         self.0.write_all(text.as_bytes()).await.unwrap();
     }
 
     /// Reads one answer with a length; its head.
-    async fn answer(&mut self) -> String {
+    pub async fn answer(&mut self) -> String {
         let mut head = vec![];
         while !head.ends_with(b"\r\n\r\n") {
             head.push(self.0.read_u8().await.expect("an answer comes"));
@@ -67,7 +67,7 @@ impl Raw {
     }
 
     /// Reads until the node closes; what came.
-    async fn rest(&mut self) -> String {
+    pub async fn rest(&mut self) -> String {
         let mut rest = vec![];
         let read = timeout(Duration::from_secs(20), self.0.read_to_end(&mut rest)).await;
         read.expect("the node closes").unwrap();
@@ -75,7 +75,7 @@ impl Raw {
     }
 
     /// That nothing comes, and no end, for so long.
-    async fn is_kept(&mut self, long: Duration) {
+    pub async fn is_kept(&mut self, long: Duration) {
         let mut byte = [0; 1];
         let came = timeout(long, self.0.read(&mut byte)).await;
         assert!(came.is_err(), "within {long:?}: {came:?}");
