@@ -1,5 +1,6 @@
 //! The settings of the process `mcp-node`: defaults, then a file, then variables, then flags.
 
+mod addresses;
 mod flags;
 mod how_much;
 mod operations;
@@ -23,7 +24,7 @@ use runtime::{
 use schemas::NodeId;
 use serde::Deserialize;
 
-use mcp_node_core::metering::MeteringError;
+use mcp_node_core::{metering::MeteringError, network::NetworkError};
 
 use mcp_node::{
     MeterSettings, NodeSettings,
@@ -72,6 +73,7 @@ struct File {
     max_connections: usize,
     max_sessions: usize,
     connection_timeout: u64,
+    idle_timeout: u64,
     request_timeout: u64,
     session_idle_ms: u64,
     child_max_bytes: u64,
@@ -85,6 +87,11 @@ struct File {
     flush_ms: u64,
     allowed_origins: String,
     allowed_hosts: String,
+    allowed_addresses: String,
+    trusted_proxies: String,
+    forwarded_header: String,
+    address_connections_per_minute: u32,
+    address_unauthorized_per_minute: u32,
     tool_scopes: Pairs,
     jwt_issuer: Option<String>,
     jwt_audience: Option<String>,
@@ -181,6 +188,8 @@ pub enum ConfigError {
     #[error("{0} is out of its range: {1}")]
     Range(&'static str, &'static str),
     #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
     Metering(#[from] MeteringError),
     #[error("`{0}` is neither a meter nor a weight")]
     NotMetered(String),
@@ -207,10 +216,12 @@ impl Config {
         let tls = who::tls(&mut file)?;
         let traces = operations::traces(&mut file)?;
         let access = who::access(&mut file, is_loopback(&listen), tls.is_some())?;
+        let addresses = addresses::addresses(&file)?;
         Ok(Self {
             listening: ListenSettings {
                 most_connections: file.max_connections,
                 head_patience: connection,
+                idle_timeout: Duration::from_millis(file.idle_timeout),
             },
             upstream: operations::upstream(&file)?,
             metering: how_much::read(&file)?,
@@ -227,6 +238,7 @@ impl Config {
                 heartbeat: Duration::from_millis(file.heartbeat_ms),
                 origins: listed(&file.allowed_origins),
                 hosts: listed(&file.allowed_hosts),
+                addresses,
                 loopback: is_loopback(&listen),
             },
             access,
@@ -268,6 +280,7 @@ impl File {
             ("max_connections", many(self.max_connections), "1 to 1,000,000"),
             ("max_sessions", many(self.max_sessions), "1 to 1,000,000"),
             ("connection_timeout", (100..=600_000).contains(&connection), "100 to 600,000 ms"),
+            ("idle_timeout", (1_000..=DAY).contains(&self.idle_timeout), "1,000 ms to a day"),
             ("request_timeout", (100..=DAY).contains(&request), "100 ms to a day"),
             (
                 "session_idle_ms",

@@ -44,6 +44,7 @@ impl Default for MeteredSettings {
                 heartbeat: Duration::from_secs(15),
                 origins: Vec::new(),
                 hosts: Vec::new(),
+                addresses: Arc::default(),
                 loopback: true,
             },
             // A server within this process is always there.
@@ -110,6 +111,7 @@ where
             access: Arc::new(Access::default()),
             signer: None,
             traces: Traces::default(),
+            limits: Arc::default(),
             settings: door,
         };
         service(Doorway::open(opened))

@@ -14,7 +14,7 @@ use clap::Parser;
 use mcp_node::{
     Node,
     access::Access,
-    http::{Door, Doorway, Tls, lanes::Lanes, listen_over, router},
+    http::{AddressLimits, Door, Doorway, Tls, lanes::Lanes, listen_over, router},
     meter::Meter,
     traces::Traces,
     upstream::{Signer, SignerError, SignerSettings},
@@ -89,7 +89,9 @@ async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
     // Held to the very end: connections that had to be cut end with it.
     let lanes = Arc::new(Lanes::start()?);
     let (listening, stopped) = (config.listening, closing.clone());
-    let taking = listen_over(listener, routes, listening, tls.clone(), lanes.clone(), stopped);
+    let limits = Arc::new(AddressLimits::new(config.door.addresses.clone()));
+    let (over, on) = (tls.clone(), lanes.clone());
+    let taking = listen_over(listener, routes, listening, over, on, limits.clone(), stopped);
     let mut serving = tokio::spawn(taking);
 
     let start = start(&config, &closing);
@@ -105,6 +107,7 @@ async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
         access: Arc::new(Access::start(config.access.clone(), &closing)),
         signer: servers.signer(),
         traces: traces.as_ref().map(|to| Traces::by(to.tracer())).unwrap_or_default(),
+        limits,
         settings: config.door.clone(),
     };
     door.set(opened);

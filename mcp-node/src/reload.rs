@@ -75,7 +75,10 @@ impl Reload {
             let (front, named) = (servers.front(), servers.named());
             // Where the node listens has not changed, whatever the file says now.
             let settings = DoorSettings { loopback: before.settings.loopback, ..config.door };
-            self.door.set(Door { meter, front, named, access, signer, traces, settings });
+            let limits = before.limits.clone();
+            limits.change(settings.addresses.clone());
+            let door = Door { meter, front, named, access, signer, traces, limits, settings };
+            self.door.set(door);
             servers.announce();
         }
         Ok(std::mem::replace(&mut self.servers, servers))

@@ -3,11 +3,34 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use axum::{Json, Router, http::StatusCode, response::IntoResponse, routing::get};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::sync::watch;
+
+/// Unit: seconds. From what a node adds to a call to the longest patience with one.
+const DURATIONS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
+];
+/// Unit: seconds.
+const LIFETIMES: [f64; 9] = [0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0];
+/// Unit: bytes.
+const SIZES: [f64; 9] = [
+    256.0,
+    1_024.0,
+    4_096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+];
+/// How often what histograms were told is summed up.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// What a process says about itself: a set of things it waits for; ready when there are none.
 #[derive(Clone)]
@@ -59,12 +82,36 @@ impl Health {
     }
 }
 
+/// Histograms have buckets by what their names end in; others are summaries.
+fn with_buckets(builder: PrometheusBuilder) -> PrometheusBuilder {
+    let buckets: [(Matcher, &[f64]); 3] = [
+        (Matcher::Suffix("_duration_seconds".into()), &DURATIONS),
+        (Matcher::Suffix("_size_bytes".into()), &SIZES),
+        (Matcher::Suffix("_connection_duration_seconds".into()), &LIFETIMES),
+    ];
+    buckets.into_iter().fold(builder, |builder, (names, buckets)| {
+        builder.set_buckets_for_metric(names, buckets).expect("there are buckets")
+    })
+}
+
+/// Sums up what histograms were told, which is kept one by one until then, also where nobody reads `/metrics`.
+fn keep_up(handle: PrometheusHandle) {
+    let run = move || loop {
+        std::thread::sleep(UPKEEP);
+        handle.run_upkeep();
+    };
+    if let Err(error) = std::thread::Builder::new().name("metrics".into()).spawn(run) {
+        tracing::warn!(%error, "Histograms are summed up only when /metrics is read");
+    }
+}
+
 /// The process's one recorder of metrics; installed at first use.
 fn recorder() -> &'static PrometheusHandle {
     static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
     RECORDER.get_or_init(|| {
-        let recorder = PrometheusBuilder::new().build_recorder();
+        let recorder = with_buckets(PrometheusBuilder::new()).build_recorder();
         let handle = recorder.handle();
+        keep_up(handle.clone());
         if metrics::set_global_recorder(recorder).is_err() {
             tracing::error!(
                 "Another recorder of metrics was installed first: /metrics stays empty"

@@ -4,9 +4,11 @@
 //! of its own, no runtime. Absent on purpose: HTTP, files and NATS (the crate `mcp-node` around it) and any
 //! knowledge of how the ledger divides a quota.
 
+pub mod address_limit;
 pub mod aggregate;
 pub mod billable;
 pub mod breaker;
+pub mod forwarded;
 pub mod gate;
 pub mod glob;
 pub mod keyed_breaker;
@@ -14,6 +16,7 @@ pub mod lease_book;
 pub mod message;
 pub mod metering;
 pub mod mirror;
+pub mod network;
 pub mod pointer;
 pub mod quota_note;
 pub mod rate_limit;

@@ -61,6 +61,10 @@ pub enum Refusal {
     OriginNotAllowed,
     /// The request came to this node by a name that is not its own.
     HostNotAllowed,
+    /// The client's address is none of those that may call this node.
+    AddressNotAllowed,
+    /// Nothing is served at the path of the request.
+    UnknownPath,
     /// No such session, or another key's: nobody is told which.
     SessionNotFound,
     /// The most bytes that a request may have.
@@ -80,6 +84,14 @@ pub enum Refusal {
     },
     /// Other nodes hold all of the key's rate for the moment.
     RateHeld {
+        retry_ms: u64,
+    },
+    /// Too many requests without a valid key came from the client's address.
+    TooManyUnauthorized {
+        retry_ms: u64,
+    },
+    /// Connections come faster from the client's address than they may.
+    TooManyNewConnections {
         retry_ms: u64,
     },
     /// Calls come faster than `per_minute` allows. `step` = how often its wait was doubled (see `violations`).
@@ -171,6 +183,15 @@ impl Refusal {
             Self::HostNotAllowed => {
                 Row(403, 40_303, "host_not_allowed", "This host name is not allowed.")
             }
+            Self::AddressNotAllowed => Row(
+                403,
+                40_305,
+                "address_not_allowed",
+                "This client address may not call this node.",
+            ),
+            Self::UnknownPath => {
+                Row(404, 40_402, "unknown_path", "Nothing is served at this path.")
+            }
             Self::SessionNotFound => {
                 Row(404, 40_401, "session_not_found", "No such session: initialize a new one.")
             }
@@ -209,6 +230,18 @@ impl Refusal {
                 42_906,
                 "blocked",
                 "Calls came too fast for too long: none is served for a while. Wait as long as it says.",
+            ),
+            Self::TooManyUnauthorized { .. } => Row(
+                429,
+                42_907,
+                "too_many_unauthorized",
+                "Too many requests without a valid API key came from this address.",
+            ),
+            Self::TooManyNewConnections { .. } => Row(
+                429,
+                42_908,
+                "too_many_new_connections",
+                "Connections from this address come too fast. Keep them open.",
             ),
             Self::UpstreamUnreachable => Row(
                 502,
@@ -364,6 +397,9 @@ impl Refusal {
             Self::RateLimited { retry_ms, .. } | Self::Blocked { retry_ms } => Some(*retry_ms),
             Self::TooManyRunning { .. } => Some(1_000),
             Self::UnitsHeld { retry_ms, .. } | Self::RateHeld { retry_ms } => Some(*retry_ms),
+            Self::TooManyUnauthorized { retry_ms } | Self::TooManyNewConnections { retry_ms } => {
+                Some(*retry_ms)
+            }
             Self::LedgerUnreachable | Self::KeyNotActive | Self::Draining | Self::Starting => {
                 Some(1_000)
             }

@@ -112,7 +112,13 @@ pub fn for_every_client<'a>(
     } else {
         Cow::Borrowed(message)
     };
-    Ok(if looks.has_surrogates { Cow::Owned(with_whole_characters(&whole)) } else { whole })
+    if looks.has_surrogates {
+        let repaired = with_whole_characters(&whole);
+        if *repaired != *whole {
+            return Ok(Cow::Owned(repaired));
+        }
+    }
+    Ok(whole)
 }
 
 /// The answer with nothing but what an answer has.

@@ -57,6 +57,9 @@ pub struct Flags {
     /// How long a connection to the server, the head or the body of a request may take.
     #[arg(long, value_name = "MS")]
     connection_timeout: Option<u64>,
+    /// Idle time after which a client's connection is closed (ms, 1,000 to 86,400,000; default 90,000).
+    #[arg(long, value_name = "MS")]
+    idle_timeout: Option<u64>,
     /// How long the server may take to answer.
     #[arg(long, value_name = "MS")]
     request_timeout: Option<u64>,
@@ -96,6 +99,22 @@ pub struct Flags {
     /// By which names the node may be called, comma-separated.
     #[arg(long, value_name = "HOSTS")]
     allowed_hosts: Option<String>,
+    /// Client addresses that may call: IP addresses and networks (CIDR), comma-separated (default: all).
+    #[arg(long, value_name = "NETWORKS")]
+    allowed_addresses: Option<String>,
+    /// Proxies whose forwarded client address is believed: IP addresses and networks (CIDR), comma-separated.
+    #[arg(long, value_name = "NETWORKS")]
+    trusted_proxies: Option<String>,
+    /// The header in which trusted proxies name the client: x-forwarded-for (default) or forwarded (RFC 7239).
+    #[arg(long, value_name = "HEADER")]
+    forwarded_header: Option<String>,
+    /// New connections per minute from one client address (0 = unlimited; default 0).
+    #[arg(long, value_name = "COUNT")]
+    address_connections_per_minute: Option<u32>,
+    /// Requests with a refused key or token per minute from one client address before it gets 429 (0 = unlimited;
+    /// default 300).
+    #[arg(long, value_name = "COUNT")]
+    address_unauthorized_per_minute: Option<u32>,
     /// Which scope which tools need: `tool=scope,beginning*=scope`.
     #[arg(long, value_name = "TOOL=SCOPE,...")]
     tool_scopes: Option<Pairs>,
@@ -244,8 +263,9 @@ impl Flags {
         }
         over!(
             server_host server_port spool_dir spool_max_bytes max_request_size max_answer_size max_connections
-            max_sessions connection_timeout request_timeout session_idle_ms drain_ms flush_ms allowed_origins
-            allowed_hosts aggregate tool_scopes jwt_key_claim upstream_headers forward_identity internal_jwt
+            max_sessions connection_timeout idle_timeout request_timeout session_idle_ms drain_ms flush_ms allowed_origins
+            allowed_hosts allowed_addresses trusted_proxies forwarded_header address_connections_per_minute
+            address_unauthorized_per_minute aggregate tool_scopes jwt_key_claim upstream_headers forward_identity internal_jwt
             internal_jwt_header quota_meta refuse_as cancelled tenant_per_minute tenant_burst tenant_concurrent
             connection_per_minute connection_burst connection_concurrent backoff_after backoff_window_ms
             backoff_steps backoff_most_ms block_ms child_max_bytes heartbeat_ms breaker_failures breaker_percent

@@ -5,11 +5,11 @@ use std::net::Ipv4Addr;
 
 use axum::{
     http::{
-        HeaderMap, HeaderValue, StatusCode,
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{
             ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
             ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-            HOST, ORIGIN, VARY,
+            ACCESS_CONTROL_REQUEST_HEADERS, HOST, ORIGIN, VARY,
         },
     },
     response::{IntoResponse, Response},
@@ -67,31 +67,56 @@ fn is_this_machine(host: &str) -> bool {
         || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The answer to a browser that asks before it calls.
-pub fn preflight() -> Response {
+/// What a page may send: what the node reads or passes on, besides all that begins with [`PARAMETER`].
+const ALLOWED: [&str; 13] = [
+    "authorization",
+    "content-type",
+    "accept",
+    "last-event-id",
+    "mcp-session-id",
+    "mcp-protocol-version",
+    "mcp-method",
+    "mcp-name",
+    "x-api-key",
+    "idempotency-key",
+    "traceparent",
+    "tracestate",
+    "baggage",
+];
+/// Arguments of tools that clients of 2026-07-28 repeat in headers.
+const PARAMETER: &str = "mcp-param-";
+
+/// What a page may read of an answer.
+const EXPOSED: &str = "mcp-session-id, mcp-protocol-version, www-authenticate, retry-after, ratelimit, \
+                       ratelimit-policy, x-tollbook-remaining, x-tollbook-warning";
+
+/// The answer to a browser that asks before it calls: of the headers that it asks for, those that a page may send.
+pub fn preflight(headers: &HeaderMap) -> Response {
+    let asked = headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();
+    let asked: Vec<&str> = asked.filter_map(|names| names.to_str().ok()).collect();
+    let asked = asked.iter().flat_map(|names| names.split(',')).map(str::trim);
+    let allowed: Vec<String> =
+        asked.map(str::to_ascii_lowercase).filter(|name| may_be_sent(name)).collect();
+    let allowed = if allowed.is_empty() { ALLOWED.join(", ") } else { allowed.join(", ") };
+    let allowed = allowed.parse().expect("names of headers are a header's value");
     let headers = [
         (ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, GET, DELETE")),
-        (
-            ACCESS_CONTROL_ALLOW_HEADERS,
-            HeaderValue::from_static(
-                "authorization, content-type, accept, last-event-id, mcp-session-id, mcp-protocol-version, \
-                 mcp-method, mcp-name, x-api-key",
-            ),
-        ),
+        (ACCESS_CONTROL_ALLOW_HEADERS, allowed),
         (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600")),
+        (VARY, HeaderValue::from_static("Access-Control-Request-Headers")),
     ];
     (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+fn may_be_sent(name: &str) -> bool {
+    let parameter = name.strip_prefix(PARAMETER).is_some_and(|rest| !rest.is_empty());
+    ALLOWED.contains(&name) || (parameter && HeaderName::from_bytes(name.as_bytes()).is_ok())
 }
 
 /// Lets the page at `origin` read an answer, also one that refuses.
 pub fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(
-        ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static(
-            "mcp-session-id, www-authenticate, retry-after, ratelimit, ratelimit-policy, x-tollbook-remaining",
-        ),
-    );
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
     headers.append(VARY, HeaderValue::from_static("Origin"));
 }
 
@@ -109,6 +134,7 @@ mod tests {
             heartbeat: std::time::Duration::from_secs(15),
             origins: owned(origins),
             hosts: owned(hosts),
+            addresses: std::sync::Arc::default(),
             loopback,
         }
     }
@@ -174,5 +200,26 @@ mod tests {
         check(&named, "node.example", None, true);
         check(&named, "other.example", None, false);
         check(&named, "127.0.0.1", None, true);
+    }
+    #[track_caller]
+    fn asks(names: &'static str) -> String {
+        let headers = [(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static(names))];
+        let answer = preflight(&HeaderMap::from_iter(headers));
+        assert_eq!(answer.headers()[VARY], "Access-Control-Request-Headers");
+        answer.headers()[ACCESS_CONTROL_ALLOW_HEADERS].to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_page_may_send_what_the_node_understands_and_nothing_else() {
+        for fine in [
+            "mcp-param-region,idempotency-key,traceparent,tracestate,baggage",
+            "authorization,content-type,mcp-protocol-version,mcp-method,mcp-name,x-api-key",
+        ] {
+            assert_eq!(asks(fine).replace(", ", ","), fine);
+        }
+        assert_eq!(asks("MCP-Param-Region, cookie,x-tollbook-key"), "mcp-param-region");
+        for not in ["", "cookie", "mcp-param-", "mcp-param-\"a", "x-tollbook-key"] {
+            assert_eq!(asks(not), ALLOWED.join(", "), "{not}");
+        }
     }
 }

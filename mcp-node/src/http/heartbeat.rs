@@ -1,10 +1,12 @@
 //! Streams that say nothing for long show that they live: a comment, which no client takes for a message.
 //!
 //! Between two events alone, never within one; every other byte stays. Costs nothing while something is said, and no
-//! timer before a stream is quiet for the first time.
+//! timer before a stream is quiet for the first time. A client that sends no more is sent one at once: if it has gone,
+//! its system says so.
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,23 +19,27 @@ use axum::{
 use hyper::body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
+use super::activity::Activity;
+
 const BEAT: Bytes = Bytes::from_static(b": \n\n");
 /// What ends an event.
 const ENDS: [&[u8]; 3] = [b"\n\n", b"\r\n\r\n", b"\r\r"];
 const LONGEST_END: usize = 4;
 
-/// A response whose body, if it is a stream of events, beats whenever it was quiet for so long.
-pub fn keep(response: Response, every: Duration) -> Response {
+/// A response whose body, if it is a stream of events, beats whenever it was quiet for so long; `activity` = of its
+/// connection, where that is known.
+pub fn keep(response: Response, every: Duration, activity: Option<Arc<Activity>>) -> Response {
     let kind = response.headers().get(CONTENT_TYPE).map(|kind| kind.as_bytes());
     if !kind.is_some_and(|kind| kind.starts_with(b"text/event-stream")) {
         return response;
     }
-    response.map(|body| Body::new(Beating { body, every, quiet: None, tail: Vec::new() }))
+    response.map(|body| Body::new(Beating { body, every, activity, quiet: None, tail: Vec::new() }))
 }
 
 struct Beating {
     body: Body,
     every: Duration,
+    activity: Option<Arc<Activity>>,
     /// Since when nothing came.
     quiet: Option<Pin<Box<Sleep>>>,
     /// The last bytes that came; empty = none yet.
@@ -68,6 +74,12 @@ impl HttpBody for Beating {
                 self.came(&data);
             }
             return Poll::Ready(frame);
+        }
+        if self.is_between_events()
+            && let Some(activity) = self.activity.as_ref().filter(|activity| activity.is_in_doubt())
+        {
+            activity.tested();
+            return Poll::Ready(Some(Ok(Frame::data(BEAT))));
         }
         let every = self.every;
         loop {
@@ -111,7 +123,7 @@ mod tests {
         let texts = stream::unfold(texts, next).map(Ok::<_, std::convert::Infallible>);
         let mut response = Response::new(Body::from_stream(texts));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        (sender, keep(response, EVERY))
+        (sender, keep(response, EVERY, None))
     }
 
     #[tokio::test]

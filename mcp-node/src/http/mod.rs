@@ -4,42 +4,52 @@
 //! The way of a call: `enter` (origin, key) → `post` (body, message, checks) → an upstream, which admits it by
 //! [`Post::admit`] once it knows the session, forwards it, and answers. Over TLS or not is the listener's matter.
 
+mod activity;
+mod addresses;
 pub mod answer;
 mod as_result;
 mod changes;
+mod connection;
 mod cors;
 mod doorway;
 pub(crate) mod era;
 pub(crate) mod frames;
+mod framing;
 mod front;
 mod heartbeat;
 pub mod lanes;
 mod listen;
+mod measure;
+mod not_found;
 mod post;
+mod socket;
 mod tls;
 mod well_known;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::Body,
     extract::{Path, Request, State},
     http::{
-        HeaderMap, Method, StatusCode,
-        header::{ALLOW, HOST},
+        Extensions, HeaderMap, HeaderValue, Method, StatusCode,
+        header::{ALLOW, CONNECTION, HOST},
         request::Parts,
     },
     response::{IntoResponse, Response},
     routing::any,
 };
 use mcp_node_core::Refusal;
+use schemas::KeyId;
 
+use self::activity::Activity;
 pub use self::{
+    addresses::{AddressLimits, AddressSettings},
     doorway::Doorway,
     era::FIRST_MODERN,
     front::Front,
-    listen::{ClientKey, ConnectionId, ListenSettings, listen, listen_over},
+    listen::{ClientAddress, ClientKey, ConnectionId, ListenSettings, listen, listen_over},
     post::{Kind, Post, RequestId},
     tls::{Tls, TlsError, TlsFiles},
 };
@@ -69,6 +79,8 @@ pub struct DoorSettings {
     pub origins: Vec<String>,
     /// Names that this node may be called by, without port; empty = any.
     pub hosts: Vec<String>,
+    /// What client addresses may do.
+    pub addresses: Arc<AddressSettings>,
     /// Only this machine reaches the node: then it may be called by, and from, this machine's own names besides, and
     /// by no others, so that no page of another site can reach it through a name that leads here.
     pub loopback: bool,
@@ -85,6 +97,8 @@ pub struct Door {
     /// Who signs the tokens that the server gets.
     pub signer: Option<Arc<Signer>>,
     pub traces: Traces,
+    /// What happened from which client address; one for all doors that follow each other.
+    pub limits: Arc<AddressLimits>,
     pub settings: DoorSettings,
 }
 
@@ -97,6 +111,8 @@ pub struct Inbound {
     pub headers: HeaderMap,
     /// On which connection it came; 0 = nobody knows.
     pub connection: u64,
+    /// The client's address; `None` = nobody knows, as within an embedding server.
+    pub client: Option<IpAddr>,
 }
 
 impl Inbound {
@@ -125,9 +141,14 @@ impl Inbound {
     }
 }
 
-/// The routes of a door.
+/// The routes of a door. A slash at the end changes nothing.
 pub fn router(door: Doorway) -> Router {
-    let routes = Router::new().route("/mcp", any(enter)).route("/mcp/{name}", any(enter_named));
+    let mut routes = Router::new().fallback(enter_nowhere);
+    for slash in ["", "/"] {
+        routes = routes
+            .route(&format!("/mcp{slash}"), any(enter))
+            .route(&format!("/mcp/{{name}}{slash}"), any(enter_named));
+    }
     routes.merge(well_known::router()).with_state(door)
 }
 
@@ -138,7 +159,7 @@ pub(crate) fn service(door: Doorway) -> Router {
 
 async fn enter(State(door): State<Doorway>, request: Request) -> Response {
     let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
-    go_through(&door, &door.front, request).await
+    go_through(&door, Some(&door.front), request).await
 }
 
 async fn enter_named(
@@ -147,24 +168,44 @@ async fn enter_named(
     request: Request,
 ) -> Response {
     let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
-    match door.named.get(&name) {
-        Some(upstream) => go_through(&door, &upstream.clone().into(), request).await,
-        None => StatusCode::NOT_FOUND.into_response(),
-    }
+    let front = door.named.get(&name).cloned().map(Front::from);
+    go_through(&door, front.as_ref(), request).await
 }
 
-async fn go_through(door: &Door, front: &Front, request: Request) -> Response {
-    let (head, body) = request.into_parts();
+async fn enter_nowhere(State(door): State<Doorway>, request: Request) -> Response {
+    let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
+    go_through(&door, None, request).await
+}
+
+/// Serves a request by what stands at its path; `None` = nothing does.
+async fn go_through(door: &Door, front: Option<&Front>, request: Request) -> Response {
+    let (mut head, body) = request.into_parts();
+    if let Err(refusal) = framing::take_target(head.uri.authority(), &mut head.headers) {
+        return answer::refuse(&refusal, None);
+    }
+    let addresses = &door.settings.addresses;
+    let peer = head.extensions.get().map(|ClientAddress(peer)| *peer);
+    let client = peer.map(|peer| addresses.client(peer, &head.headers));
+    if let Err(refusal) = addresses.check(client) {
+        return answer::refuse(&refusal, None);
+    }
+    if let Some(client) = client.filter(|_| client != peer) {
+        head.extensions.insert(ClientAddress(client));
+    }
     let origin = match cors::check(&head.headers, &door.settings) {
         Ok(origin) => origin,
         Err(refusal) => return answer::refuse(&refusal, None),
     };
     let mut response = if head.method == Method::OPTIONS {
-        cors::preflight()
+        cors::preflight(&head.headers)
     } else {
         let host = head.headers.get(HOST).cloned();
-        let response = serve(door, front, head, body).await;
-        let mut response = heartbeat::keep(response, door.settings.heartbeat);
+        let activity = head.extensions.get::<Arc<Activity>>().cloned();
+        let response = match front {
+            Some(front) => serve(door, front, head, body).await,
+            None => not_found::not_found(door, &head.headers, certificate(&head.extensions)),
+        };
+        let mut response = heartbeat::keep(response, door.settings.heartbeat, activity);
         if let Some(resource) = &door.access.resource {
             resource.point_to(host.as_ref(), response.headers_mut());
         }
@@ -176,6 +217,11 @@ async fn go_through(door: &Door, front: &Front, request: Request) -> Response {
     response
 }
 
+/// The key that the certificate of a request's connection names.
+fn certificate(extensions: &Extensions) -> Option<KeyId> {
+    extensions.get().map(|ClientKey(key)| *key)
+}
+
 async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response {
     let Parts { method, headers, extensions, .. } = head;
     let allowed = if era::is_modern(&headers) { "POST" } else { "POST, GET, DELETE" };
@@ -183,11 +229,20 @@ async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response 
         return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, allowed)]).into_response();
     }
     let connection = extensions.get().map_or(0, |ConnectionId(number)| *number);
-    let certificate = extensions.get().map(|ClientKey(key)| *key);
+    let client = extensions.get().map(|ClientAddress(address)| *address);
+    let certificate = certificate(&extensions);
     let Grant { caller, scopes } =
         match door.access.authenticate(&door.meter, &headers, certificate) {
             Ok(grant) => grant,
             Err(refusal) => {
+                let refusal = door.limits.count_refused(client, &headers, refusal);
+                if matches!(refusal, Refusal::TooManyUnauthorized { .. }) {
+                    // No line of the log: whoever floods the door would fill the disk, too.
+                    let mut response = answer::refuse(&refusal, None);
+                    let headers = response.headers_mut();
+                    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                    return response;
+                }
                 let labels = door.meter.labels();
                 tracing::info!(
                     tenant = labels.tenant.as_deref(),
@@ -199,7 +254,7 @@ async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response 
                 return answer::refuse(&refusal, None);
             }
         };
-    let inbound = Inbound { caller, scopes, headers, connection };
+    let inbound = Inbound { caller, scopes, headers, connection, client };
     if method == Method::POST {
         return post::serve(door, front, inbound, body).await;
     }

@@ -5,7 +5,7 @@ use axum::{
     Json, Router,
     extract::{Request, State},
     http::{
-        HeaderValue, StatusCode,
+        HeaderValue,
         header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, HOST},
     },
     response::{IntoResponse, Response},
@@ -44,7 +44,7 @@ async fn keys(State(door): State<Doorway>) -> Response {
 
 /// A document that any page may read.
 fn shown(document: Option<Value>) -> Response {
-    let Some(document) = document else { return StatusCode::NOT_FOUND.into_response() };
+    let Some(document) = document else { return answer::refuse(&Refusal::UnknownPath, None) };
     let headers =
         [(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")), (CACHE_CONTROL, KEPT)];
     (headers, Json(document)).into_response()

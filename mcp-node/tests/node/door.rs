@@ -199,7 +199,9 @@ async fn connections_are_bounded_in_number_and_in_patience() {
     rig.ledger().key(SECRET, None).await;
     until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
     let head_patience = Duration::from_millis(300);
-    let address = rig.open(ListenSettings { most_connections: 2, head_patience }).await;
+    let idle_timeout = Duration::from_secs(90);
+    let settings = ListenSettings { most_connections: 2, head_patience, idle_timeout };
+    let address = rig.open(settings).await;
     let connect = || async { tokio::net::TcpStream::connect(address).await.unwrap() };
     // One says nothing, one says something all the time and never all: both are closed.
     let (mut quiet, mut slow) = (connect().await, connect().await);
@@ -223,5 +225,71 @@ async fn connections_are_bounded_in_number_and_in_patience() {
     }
     until("there is room again", || rig.node.meter().is_idle()).await;
     assert_eq!(turned_away.called(2, "success", json!({})).await.0, 200);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slash_at_the_end_changes_nothing_and_other_paths_are_told_what_is_served() {
+    let (rig, server) = with_server().await;
+    rig.ledger().key(SECRET, None).await;
+    until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
+    let at = |path: &str| Caller::new(&rig.url().replace("/mcp", path), SECRET);
+    assert_eq!(at("/mcp/").called(1, "success", json!({})).await.0, 200);
+    assert_eq!(server.sent.lock().len(), 1);
+    for path in ["/", "/mcpx", "/mcp/nobody", "/mcp/nobody/", "/mcp/a/b", "/.well-known/x"] {
+        let caller = at(path);
+        for response in [
+            caller.call(1, "success", json!({})).await,
+            caller.send(Method::GET, "").await,
+            caller.clone().without("x-api-key").call(1, "success", json!({})).await,
+        ] {
+            let body = message(response.body());
+            assert_eq!(response.status(), 404, "{path}: {body}");
+            assert_eq!(response.headers()["content-type"], "application/json");
+            assert_eq!(body["error"]["code"], 40_402);
+            assert_eq!(
+                body["error"]["data"],
+                json!({"reason": "unknown_path", "served": ["/mcp"]})
+            );
+            assert!(body["error"]["message"].as_str().unwrap().ends_with("MCP is served at /mcp."));
+        }
+        let page =
+            caller.clone().with("origin", "https://good.example").send(Method::GET, "").await;
+        assert_eq!(page.headers()["access-control-allow-origin"], "https://good.example");
+        let host = caller.with("host", "evil.example").send(Method::GET, "").await;
+        assert_eq!(host.status(), 403, "{path}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_may_send_and_read_what_the_node_understands() {
+    let (rig, _server) = with_server().await;
+    rig.ledger().key(SECRET, Some(5)).await;
+    until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
+    let page = rig.caller(SECRET).with("origin", "https://good.example");
+    let asks = "mcp-param-region,idempotency-key,traceparent,tracestate,baggage,cookie";
+    let asked = page.clone().with("access-control-request-method", "POST");
+    let asked = asked.with("access-control-request-headers", asks).send(Method::OPTIONS, "").await;
+    assert_eq!(asked.status(), 204);
+    let allowed = asked.headers()["access-control-allow-headers"].to_str().unwrap();
+    assert_eq!(
+        allowed.split(", ").collect::<Vec<_>>(),
+        ["mcp-param-region", "idempotency-key", "traceparent", "tracestate", "baggage"]
+    );
+    let served = page.call(1, "success", json!({})).await;
+    let exposed = served.headers()["access-control-expose-headers"].to_str().unwrap().to_owned();
+    let exposed: Vec<&str> = exposed.split(", ").collect();
+    let ours = |name: &&http::HeaderName| {
+        let name = name.as_str();
+        name.starts_with("x-tollbook-") || name.starts_with("ratelimit")
+    };
+    let told: Vec<_> = served.headers().keys().filter(ours).collect();
+    assert!(told.len() >= 3, "{told:?}");
+    for name in
+        told.into_iter().map(http::HeaderName::as_str).chain(["retry-after", "x-tollbook-warning"])
+    {
+        assert!(exposed.contains(&name), "{name}: {exposed:?}");
+    }
     rig.stop().await;
 }

@@ -3,12 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::needless_pass_by_value, reason = "a test reads better without `&json!`")]
 
+mod addresses;
 mod aggregate;
 mod backoff;
 mod bridge;
 mod calls;
 mod clients;
 mod conformance;
+mod connections;
 mod delivered;
 mod door;
 mod embedded;

@@ -9,8 +9,8 @@ use mcp_node::{
     MeterSettings, Node, NodeSettings,
     access::Access,
     http::{
-        Door, DoorSettings, Doorway, Front, ListenSettings, Tls, lanes::Lanes, listen, listen_over,
-        router,
+        AddressLimits, AddressSettings, Door, DoorSettings, Doorway, Front, ListenSettings, Tls,
+        lanes::Lanes, listen, listen_over, router,
     },
     labels::Labels,
     spool::SpoolLimits,
@@ -184,6 +184,26 @@ impl Rig {
         address
     }
 
+    /// Opens a second door to which client addresses may do other things; its URL.
+    pub async fn open_for(&self, addresses: AddressSettings) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        let door = doorway(&self.node, &self.upstream, &self.access, &self.signer);
+        let before = door.get().unwrap();
+        let addresses = Arc::new(addresses);
+        let limits = Arc::new(AddressLimits::new(addresses.clone()));
+        let settings = DoorSettings { addresses, ..before.settings.clone() };
+        let (meter, front) = (before.meter.clone(), before.front.clone());
+        let (named, traces) = (HashMap::new(), Traces::default());
+        let (access, signer) = (self.access.clone(), self.signer.clone());
+        let limited = limits.clone();
+        door.set(Door { meter, front, named, access, signer, traces, limits, settings });
+        let (lanes, closing) = (Arc::new(Lanes::none()), self.closing.clone());
+        let (routes, listening) = (router(door), listening());
+        tokio::spawn(listen_over(listener, routes, listening, None, lanes, limited, closing));
+        url
+    }
+
     /// Opens a second door over TLS.
     pub async fn open_tls(&self, tls: Arc<Tls>) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -191,7 +211,15 @@ impl Rig {
         let routes = router(doorway(&self.node, &self.upstream, &self.access, &self.signer));
         let closing = self.closing.clone();
         let lanes = Arc::new(Lanes::start().unwrap());
-        tokio::spawn(listen_over(listener, routes, listening(), Some(tls), lanes, closing));
+        tokio::spawn(listen_over(
+            listener,
+            routes,
+            listening(),
+            Some(tls),
+            lanes,
+            Arc::default(),
+            closing,
+        ));
         address
     }
 
@@ -255,7 +283,11 @@ async fn open_door_with(
 }
 
 fn listening() -> ListenSettings {
-    ListenSettings { most_connections: 1_000, head_patience: Duration::from_secs(10) }
+    ListenSettings {
+        most_connections: 1_000,
+        head_patience: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(90),
+    }
 }
 
 fn doorway(
@@ -279,11 +311,13 @@ fn doorway_to(
         heartbeat: Duration::from_secs(15),
         origins: vec!["https://good.example".into()],
         hosts: vec![],
+        addresses: Arc::default(),
         loopback: true,
     };
     let (meter, access, signer) = (node.meter().clone(), access.clone(), signer.clone());
     let (named, traces) = (HashMap::new(), Traces::default());
-    Doorway::open(Door { meter, front, named, access, signer, traces, settings })
+    let limits = Arc::new(AddressLimits::new(settings.addresses.clone()));
+    Doorway::open(Door { meter, front, named, access, signer, traces, limits, settings })
 }
 
 pub fn outcomes(records: &[Placed]) -> Vec<(String, String)> {

@@ -79,7 +79,21 @@ async fn each_server_has_its_own_address_credentials_and_sessions() {
     // The first is at /mcp besides.
     assert_eq!(process.caller(SECRET).called(3, "success", json!({})).await.0, 200);
     assert_eq!(test.one.sent.lock().len(), before + 1);
-    assert_eq!(at(&process, "three").call(4, "success", json!({})).await.status(), 404);
+    let before = test.two.sent.lock().len();
+    assert_eq!(at(&process, "two/").called(4, "tool_error", json!({})).await.0, 200);
+    assert_eq!(test.two.sent.lock().len(), before + 1, "with a slash, too");
+    for path in ["three", "three/", "two/three"] {
+        let nowhere = at(&process, path).call(4, "success", json!({})).await;
+        let body = message(nowhere.body());
+        assert_eq!(nowhere.status(), 404);
+        assert_eq!(
+            body["error"]["data"]["served"],
+            json!(["/mcp", "/mcp/child", "/mcp/one", "/mcp/two"])
+        );
+        let stranger = at(&process, path).without("x-api-key").call(4, "success", json!({})).await;
+        let body = message(stranger.body());
+        assert_eq!(body["error"]["data"]["served"], json!(["/mcp", "/mcp/{name}"]));
+    }
 
     let session = one.initialized().await;
     assert_eq!(session.called(5, "success", json!({})).await.0, 200);
@@ -92,7 +106,7 @@ async fn each_server_has_its_own_address_credentials_and_sessions() {
     );
     assert_eq!(process.stop().await, Some(0));
     let usage = |placed: &&crate::ledger::Placed| matches!(placed.record, Record::Usage(_));
-    until("all are counted", || test.world.ledger.records().iter().filter(usage).count() == 5)
+    until("all are counted", || test.world.ledger.records().iter().filter(usage).count() == 6)
         .await;
 }
 

@@ -71,6 +71,22 @@ fn attacks(open: &str) -> Vec<(&'static str, String)> {
             format!("{chunked}{hidden}"),
         ),
         row(
+            "identity and chunked",
+            "transfer-encoding: identity, chunked".into(),
+            format!("{chunked}{hidden}"),
+        ),
+        row(
+            "compressed and chunked",
+            "transfer-encoding: gzip, chunked".into(),
+            format!("{chunked}{hidden}"),
+        ),
+        row(
+            "chunked in two lines",
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked".into(),
+            format!("{chunked}{hidden}"),
+        ),
+        row("an empty coding", "transfer-encoding: , chunked".into(), format!("{chunked}{hidden}")),
+        row(
             "chunked in disguise",
             "transfer-encoding: xchunked".into(),
             format!("{chunked}{hidden}"),
@@ -175,4 +191,60 @@ async fn what_was_authorised_is_byte_for_byte_what_goes_on() {
         _ => false,
     };
     assert_eq!(world.ledger.records().iter().filter(usage).count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_that_two_readers_could_undo_in_two_ways_are_refused() {
+    let (rig, server) = with_server().await;
+    rig.ledger().key(SECRET, None).await;
+    until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
+    let body = call(1, "success", serde_json::json!({}));
+    let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    for codings in [
+        "transfer-encoding: chunked, chunked",
+        "transfer-encoding: identity, chunked",
+        "transfer-encoding: gzip, chunked",
+        "transfer-encoding: , chunked",
+        "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
+        "transfer-encoding: identity\r\ntransfer-encoding: chunked",
+    ] {
+        let head = "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+        let text = format!("{head}x-api-key: {SECRET}\r\n{codings}\r\n\r\n{chunked}{}", hidden());
+        let answer = send(rig.address(), text.as_bytes()).await.to_ascii_lowercase();
+        assert!(answer.starts_with("http/1.1 400"), "{codings}: {answer}");
+        assert!(answer.contains("\"code\":-32600") && answer.contains("connection: close"));
+        assert_eq!(answer.matches("http/1.1").count(), 1, "{codings}: {answer}");
+    }
+    assert!(server.sent.lock().is_empty());
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_in_absolute_form_decides_instead_of_host() {
+    let (rig, _server) = with_server().await;
+    rig.ledger().key(SECRET, None).await;
+    until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
+    let body = call(1, "success", serde_json::json!({}));
+    for (target, hosts, status) in [
+        ("/mcp", "host: localhost\r\n", 200),
+        ("/mcp", "host: evil.example\r\n", 403),
+        ("http://localhost/mcp", "host: evil.example\r\n", 200),
+        ("http://localhost:8080/mcp", "", 200),
+        ("http://localhost/mcp", "host: a\r\nhost: b\r\n", 200),
+        ("http://evil.example/mcp", "host: localhost\r\n", 403),
+        ("http://evil.example/mcp", "", 403),
+        ("http://localhost@evil.example/mcp", "host: localhost\r\n", 400),
+        ("/mcp", "", 400),
+        ("/mcp", "host: localhost\r\nhost: localhost\r\n", 400),
+        ("/mcp", "host: localhost\r\nhost: evil.example\r\n", 400),
+    ] {
+        let text = format!(
+            "POST {target} HTTP/1.1\r\n{hosts}x-api-key: {SECRET}\r\nconnection: close\r\n\
+             accept: application/json, text/event-stream\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = send(rig.address(), text.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{target} {hosts}: {answer}");
+    }
+    rig.stop().await;
 }

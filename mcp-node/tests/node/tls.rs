@@ -14,9 +14,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
+    connections::{modern, old},
     rig::{Rig, SECRET, call, http_upstream, until},
     server::Server,
 };
@@ -55,13 +56,12 @@ fn files(folder: &Path, ca: &Authority) -> TlsFiles {
     }
 }
 
-/// What a call by a client with this certificate is answered; empty = it got no connection.
-async fn called(
+/// Connects a client with this certificate.
+async fn connect(
     address: std::net::SocketAddr,
     ca: &Authority,
     certificate: Option<&(rcgen::Certificate, KeyPair)>,
-    header: &str,
-) -> String {
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(ca.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -78,6 +78,16 @@ async fn called(
     };
     let connection = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, connection).await
+}
+
+/// What a call by a client with this certificate is answered; empty = it got no connection.
+async fn called(
+    address: std::net::SocketAddr,
+    ca: &Authority,
+    certificate: Option<&(rcgen::Certificate, KeyPair)>,
+    header: &str,
+) -> String {
     let body = call(1, "success", json!({}));
     let text = format!(
         "POST /mcp HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\naccept: application/json, text/event-stream\r\n\
@@ -85,7 +95,7 @@ async fn called(
         body.len()
     );
     let asked = async {
-        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, connection).await?;
+        let mut stream = connect(address, ca, certificate).await?;
         stream.write_all(text.as_bytes()).await?;
         let mut answer = vec![];
         stream.read_to_end(&mut answer).await?;
@@ -148,5 +158,42 @@ async fn a_certificate_stands_for_the_key_that_it_names() {
     assert_eq!(called(address, &ca, Some(&own), "").await, "");
     let own = issue(&new, &[], &[name_of(&key)]);
     assert!(called(address, &new, Some(&own), "").await.starts_with("HTTP/1.1 200"));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_over_tls_that_has_gone_is_told_from_one_that_has_said_all() {
+    let server = Server::start().await;
+    let rig = Rig::start(http_upstream(&server.url())).await;
+    rig.ledger().key(SECRET, None).await;
+    until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
+    let (folder, ca) = (tempfile::tempdir().unwrap(), authority());
+    let tls = Arc::new(Tls::try_new(files(folder.path(), &ca)).unwrap());
+    let address = rig.open_tls(tls).await;
+    for text in [old("slow"), modern("slow")] {
+        let mut stream = connect(address, &ca, None).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = vec![];
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains("HTTP/1.1 200") && answer.contains("\"result\""), "{answer}");
+    }
+    until("both are recorded", || rig.outcomes().len() == 2).await;
+    for in_order in [false, true] {
+        let sent = server.sent.lock().len();
+        let mut stream = connect(address, &ca, None).await.unwrap();
+        stream.write_all(modern("never").as_bytes()).await.unwrap();
+        until("the server has it", || server.sent.lock().len() > sent).await;
+        if in_order {
+            stream.shutdown().await.unwrap();
+        }
+        let (before, began) = (rig.outcomes().len(), std::time::Instant::now());
+        drop(stream);
+        until("it is recorded", || rig.outcomes().len() > before).await;
+        assert!(began.elapsed() < std::time::Duration::from_secs(4), "{:?}", began.elapsed());
+    }
+    let of = |outcome: &str| rig.outcomes().iter().filter(|(_, found)| found == outcome).count();
+    assert_eq!((of("success"), of("cancelled")), (2, 2));
     rig.stop().await;
 }

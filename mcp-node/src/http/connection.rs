@@ -1,0 +1,178 @@
+//! One connection of a client: its requests one after the other, and a watchdog that ends it when it is idle for too
+//! long or does not send the head of a request in time.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, HttpBody},
+    extract::Request,
+    http::{
+        HeaderValue, Version,
+        header::{CONNECTION, HeaderName},
+    },
+    response::Response,
+};
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use schemas::KeyId;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::{
+    activity::{Activity, Running, Timeouts, Verdict},
+    answer, era, framing,
+    listen::{ClientAddress, ClientKey, ConnectionId},
+    measure::{Measured, connection_ended},
+    socket::{OverTcp, WatchedSocket},
+};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// Who is at the other end.
+#[derive(Clone, Copy)]
+pub struct Client {
+    pub number: ConnectionId,
+    pub address: ClientAddress,
+    /// The key that its certificate names.
+    pub key: Option<KeyId>,
+}
+
+/// Serves the requests of one connection, until its client ends it, `stop` comes or it takes too long.
+pub async fn serve_requests(
+    stream: impl OverTcp,
+    router: Router,
+    client: Client,
+    timeouts: Timeouts,
+    stop: CancellationToken,
+) {
+    let began = Instant::now();
+    let activity = Arc::new(Activity::new());
+    let socket = WatchedSocket::new(stream, activity.clone());
+    let keep_alive = keep_alive_hint(timeouts);
+    let service = service_fn(|request| {
+        let keep_alive = keep_alive.clone();
+        serve_request(router.clone(), client, activity.clone(), keep_alive, request)
+    });
+    let mut http = http1::Builder::new();
+    http.half_close(true);
+    let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(socket), service));
+    let mut watchdog = std::pin::pin!(tokio::time::sleep(timeouts.head.min(timeouts.idle)));
+    let mut closing = false;
+    let ended = loop {
+        // What has come is looked at first: a request that comes at the last moment is served.
+        tokio::select! {
+            biased;
+            ended = &mut serving => break ended,
+            () = stop.cancelled(), if !closing => {
+                closing = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            () = &mut watchdog => match activity.verdict(timeouts, Instant::now()) {
+                Verdict::Wait(until) => {
+                    activity.doubt_again();
+                    watchdog.as_mut().reset(until.into());
+                }
+                Verdict::Idle if !closing => {
+                    closing = true;
+                    serving.as_mut().graceful_shutdown();
+                    watchdog.as_mut().reset((Instant::now() + timeouts.head).into());
+                }
+                Verdict::Idle => break Ok(()),
+                Verdict::SlowHead => {
+                    metrics::counter!("mcp_slow_heads_total").increment(1);
+                    break Ok(());
+                }
+            },
+        }
+    };
+    connection_ended(began.elapsed());
+    if let Err(error) = ended {
+        tracing::debug!(%error, connection = client.number.0, "A connection broke off");
+    }
+}
+
+/// How long the client may keep the connection without a word, in whole seconds; `None` = less than one.
+fn keep_alive_hint(timeouts: Timeouts) -> Option<HeaderValue> {
+    let seconds = timeouts.idle.as_secs();
+    let hint = (seconds > 0).then(|| format!("timeout={seconds}"))?;
+    Some(hint.parse().expect("letters and digits are a header's value"))
+}
+
+async fn serve_request(
+    router: Router,
+    client: Client,
+    activity: Arc<Activity>,
+    keep_alive: Option<HeaderValue>,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, std::convert::Infallible> {
+    let (mut request, measured) = Measured::begin(request);
+    let modern = era::is_modern(request.headers());
+    let running = activity.begin(modern, request.version() >= Version::HTTP_11);
+    let mut response = match framing::check(&mut request) {
+        Ok(()) => {
+            let extensions = request.extensions_mut();
+            extensions.insert(client.number);
+            extensions.insert(client.address);
+            extensions.insert(activity);
+            if let Some(key) = client.key {
+                extensions.insert(ClientKey(key));
+            }
+            router.oneshot(request).await?
+        }
+        Err(refusal) => {
+            let mut response = answer::refuse(&refusal, None);
+            // Where the next request begins is what nobody can be sure of.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
+    };
+    if let Some(keep_alive) = keep_alive
+        && !response.headers().contains_key(CONNECTION)
+    {
+        response.headers_mut().insert(KEEP_ALIVE, keep_alive);
+    }
+    Ok(response.map(|body| Answer { body, measured, _running: running }))
+}
+
+/// The body of an answer; its request runs as long as it is there.
+struct Answer {
+    body: Body,
+    measured: Option<Measured>,
+    _running: Running,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let (Some(Ok(frame)), Some(measured)) = (&frame, &mut self.measured)
+            && let Some(data) = frame.data_ref()
+        {
+            measured.sends(data);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,36 @@
+//! The answer to a request for what is not served, which says what is.
+
+use axum::{
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use mcp_node_core::Refusal;
+use schemas::KeyId;
+use serde_json::json;
+
+use super::{Door, answer};
+
+/// The most paths that are listed.
+const MAX_LISTED: usize = 100;
+
+/// Says what is served: to callers with a key by name, to others by the form of it.
+pub fn not_found(door: &Door, headers: &HeaderMap, certificate: Option<KeyId>) -> Response {
+    let mut served = vec!["/mcp".to_owned()];
+    if door.access.authenticate(&door.meter, headers, certificate).is_ok() {
+        let mut names: Vec<_> = door.named.keys().collect();
+        names.sort_unstable();
+        served.extend(names.into_iter().take(MAX_LISTED).map(|name| format!("/mcp/{name}")));
+    } else if !door.named.is_empty() {
+        served.push("/mcp/{name}".to_owned());
+    }
+    listing(&served)
+}
+
+fn listing(served: &[String]) -> Response {
+    let refusal = Refusal::UnknownPath;
+    let message = format!("{} MCP is served at {}.", refusal.message(), served.join(", "));
+    let data = json!({ "reason": refusal.reason(), "served": served });
+    let error = json!({ "code": refusal.code(), "message": message, "data": data });
+    let body = json!({ "jsonrpc": "2.0", "id": null, "error": error });
+    answer::json(StatusCode::NOT_FOUND, body.to_string())
+}
