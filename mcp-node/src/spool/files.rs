@@ -175,19 +175,29 @@ impl Files {
         }
     }
 
+    /// Whether the ledger has said of a shard what it has counted, since this start.
+    pub fn is_counted_in(&self, shard: Shard) -> bool {
+        self.shards.get(usize::from(shard.0)).is_some_and(|state| state.watermark.as_of > 0)
+    }
+
     /// Ends an epoch behind records of newer ones. It stands behind all that the ledger has of it, too: whoever ran
-    /// under it elsewhere may have said more than this folder ever held.
-    pub fn write_late_end(
+    /// under it elsewhere may have said more than this folder ever held. `None` = the ledger has nothing open of it
+    /// here, so nothing is to be said.
+    pub fn end_late(
         &mut self,
         epoch: Epoch,
         shard: Shard,
-    ) -> Result<Arc<Segment>, WriteError> {
+    ) -> Result<Option<Arc<Segment>>, WriteError> {
         let last = self.last_seq(epoch, shard)?;
         let state = &self.shards[usize::from(shard.0)];
-        let counted = state.watermark.epochs.get(&epoch).copied().unwrap_or(0);
-        let seq = last.max(counted) + 1;
+        let Some(counted) = state.watermark.epochs.get(&epoch) else {
+            let tails = self.tails.entry(epoch.0).or_default();
+            tails.entry(shard.0).or_default().ended = true;
+            return Ok(None);
+        };
+        let seq = last.max(*counted) + 1;
         let payload = spool_format::late_end(state.appended);
-        self.write_at(Frame { epoch, shard, seq, payload: &payload })
+        self.write_at(Frame { epoch, shard, seq, payload: &payload }).map(Some)
     }
 
     fn write_at(&mut self, frame: Frame<'_>) -> Result<Arc<Segment>, WriteError> {
@@ -199,7 +209,8 @@ impl Files {
         let ended = spool_format::is_end(payload);
         self.tails.entry(epoch.0).or_default().insert(shard.0, Tail { seq, ended });
         let state = &mut self.shards[usize::from(shard.0)];
-        state.appended = frame.position();
+        // The end of an epoch of which the ledger has nothing open may stand behind newer ones: nobody waits for it.
+        state.appended = state.appended.max(frame.position());
         state.unread.get_or_insert(place);
         Ok(segment)
     }

@@ -4,7 +4,7 @@
 //!    as its watermark shows, it grants the older ones no lease.
 //! 2. From then on the longest lease and the longest request must pass. The end of that time is kept on disk, on the
 //!    clock of this boot, so that neither a kill nor a restart shortens or lengthens it.
-//! 3. Then the epochs are ended, each behind the records that newer ones have said by now.
+//! 3. Then the epochs are ended where the ledger has them open, each behind the records that newer ones have said.
 
 use std::collections::BTreeMap;
 
@@ -89,10 +89,11 @@ impl Spool {
             let open = files.open_in(shard, &placed.held);
             let Some(newest) = open.last() else { continue };
             match placed.until_ms.get(&shard.0) {
-                Some(until_ms) if *until_ms <= now_ms => {
+                Some(until_ms) if *until_ms <= now_ms && files.is_counted_in(shard) => {
                     for epoch in open {
-                        let segment = files.write_late_end(epoch, shard)?;
-                        self.wrote(files.bytes, shard, &segment);
+                        if let Some(segment) = files.end_late(epoch, shard)? {
+                            self.wrote(files.bytes, shard, &segment);
+                        }
                     }
                     continue;
                 }
@@ -106,7 +107,8 @@ impl Spool {
         }
         if !waits && !placed.held.is_empty() {
             tracing::info!(epochs = placed.held.len(), "Ended the epochs that were held");
-            (placed.held.clear(), placed.until_ms.clear());
+            placed.held.clear();
+            placed.until_ms.clear();
             *unsaved = true;
         }
         if *unsaved {

@@ -60,13 +60,14 @@ async fn a_copy_ends_no_epoch_before_the_ledger_refuses_it_leases_and_these_have
     for shard in 0..SHARDS {
         assert_eq!(spool.appended(Shard(shard)), Position::new(epoch, 1), "the ledger hears of it");
     }
-    count_all(&spool, 0, &[]);
+    count_all(&spool, 0, &[(dead, 0)]);
     until("the epoch has ended in one shard", || ends(other.path(), 0, dead) == 1);
     assert_eq!(all_ends(other.path(), dead), [1, 0, 0], "of the others the ledger knows nothing");
     spool.append(Shard(0), &record(8)).unwrap();
-    (1..SHARDS).for_each(|shard| count_all(&spool, shard, &[]));
+    count_all(&spool, 1, &[(dead, 0)]);
+    count_all(&spool, 2, &[]);
     until("no epoch is held", || placed(other.path()).held.is_empty());
-    assert_eq!(all_ends(other.path(), dead), [1, 1, 1]);
+    assert_eq!(all_ends(other.path(), dead), [1, 1, 0], "where the ledger has it open");
 
     // It is said in the order of the files, and not twice.
     let late = Position { epoch: epoch.0, seq: 1, late: dead.0 };
@@ -89,7 +90,13 @@ async fn a_copy_ends_no_epoch_before_the_ledger_refuses_it_leases_and_these_have
     spool.stop();
     frozen.stop();
     drop((reader, spool));
-    start_held(other.path(), LONG).stop();
+    let spool = start_held(other.path(), LONG);
+    assert_eq!(
+        spool.appended(Shard(2)),
+        Position::new(epoch, 2),
+        "an end that nobody needs takes nothing back"
+    );
+    spool.stop();
     assert_eq!(all_ends(other.path(), dead), [1, 1, 1], "it is not ended again");
     assert_eq!(all_ends(other.path(), epoch), [1, 1, 1], "and what died here ends at once");
 }
@@ -122,6 +129,8 @@ fn a_kill_while_an_epoch_is_held_neither_forgets_nor_shortens_it() {
     let text = serde_json::to_vec(&Placed { until_ms, ..before }).unwrap();
     std::fs::write(other.path().join("place"), text).unwrap();
     let spool = start_held(other.path(), LONG);
+    assert_eq!(all_ends(other.path(), dead), [0, 0, 0], "nobody knows yet what the ledger has");
+    (0..SHARDS).for_each(|shard| count_all(&spool, shard, &[(dead, 0)]));
     until("no epoch is held", || placed(other.path()).held.is_empty());
     assert_eq!(all_ends(other.path(), dead), [1, 1, 1]);
     spool.stop();
