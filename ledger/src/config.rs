@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ledger_core::{Policy, SealPolicy};
 use runtime::settings::{Secret, SettingsError, load};
+use schemas::lease::MAX_LEASE_TTL_MS;
 use serde::Deserialize;
 
 use crate::shard::decide::Policies;
@@ -17,7 +18,7 @@ pub struct Config {
     pub postgres_url: Secret,
     /// Where `/health`, `/ready` and `/metrics` are served: `host:port`.
     pub listen: String,
-    /// How long a lease lasts. Unit: milliseconds. Range: `1_000..=600_000`.
+    /// How long a lease lasts. Unit: milliseconds. Range: from 1,000 to [`MAX_LEASE_TTL_MS`].
     ///
     /// Also the longest time that a key which was revoked is served by a node that cannot be reached, and the time
     /// that an hour waits for a silent node's lease before it can close.
@@ -83,7 +84,7 @@ impl Config {
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let config: Self = load(include_str!("../ledger.default.toml"), file, "LEDGER_")?;
         match &config {
-            c if !(1_000..=600_000).contains(&c.lease_ttl_ms) => {
+            c if !(1_000..=MAX_LEASE_TTL_MS).contains(&c.lease_ttl_ms) => {
                 Err(ConfigError::Range("lease_ttl_ms"))
             }
             c if c.seal_interval_ms < 100 => Err(ConfigError::Range("seal_interval_ms")),

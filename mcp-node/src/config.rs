@@ -228,7 +228,11 @@ impl Config {
             strangers,
             node: NodeSettings {
                 spool_dir: file.spool_dir,
-                limits: SpoolLimits { max_bytes: file.spool_max_bytes, ..SpoolLimits::default() },
+                limits: SpoolLimits {
+                    max_bytes: file.spool_max_bytes,
+                    hold: SpoolLimits::hold_for(Duration::from_millis(file.request_timeout)),
+                    ..SpoolLimits::default()
+                },
                 node_id: file.node_id,
                 labels: Labels { tenant: file.tenant_id, organization: file.organization_id },
             },

@@ -16,6 +16,7 @@ use mcp_node::{
     access::Access,
     http::{AddressLimits, Door, Doorway, Tls, lanes::Lanes, listen_over, router},
     meter::Meter,
+    spool::Folder,
     traces::Traces,
     upstream::{Signer, SignerError, SignerSettings},
 };
@@ -70,6 +71,8 @@ async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
     let health = Health::default();
     health.wait_for("node", "starting");
 
+    // Before any address is bound: of two processes on one folder, the second must not be taken for one that serves.
+    let folder = config.node.open_folder()?;
     let traces = config.traces.as_ref().map(|to| traces::Traces::start("mcp-node", to));
     let traces = traces.transpose()?;
     let door = Doorway::default();
@@ -94,7 +97,7 @@ async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
     let taking = listen_over(listener, routes, listening, over, on, limits.clone(), stopped);
     let mut serving = tokio::spawn(taking);
 
-    let start = start(&config, &closing);
+    let start = start(folder, &config, &closing);
     let started = tokio::select! {
         started = start => started?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
@@ -145,10 +148,14 @@ async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
 /// The node, and the servers behind it.
 type Started = (Node, Servers);
 
-async fn start(config: &Config, closing: &CancellationToken) -> Result<Started, Box<dyn Error>> {
+async fn start(
+    folder: Folder,
+    config: &Config,
+    closing: &CancellationToken,
+) -> Result<Started, Box<dyn Error>> {
     let nats = nats::connect(config.nats_url.expose(), "mcp-node").await?;
-    let node = Node::start_with(&config.node, config.metering.clone(), &nats).await?;
-    // The folder is held now: nobody else makes its keys.
+    let node = Node::start_in(folder, &config.node, config.metering.clone(), &nats).await?;
+    // The folder is held: nobody else makes its keys.
     let told = &config.told;
     let start = |(name, settings): &(_, SignerSettings)| {
         Ok::<_, SignerError>((

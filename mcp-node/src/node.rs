@@ -41,6 +41,16 @@ impl NodeSettings {
         let (limits, labels) = (SpoolLimits::default(), Labels::default());
         Self { spool_dir: spool_dir.into(), limits, node_id: None, labels }
     }
+
+    /// Takes the spool folder for this process, before anything else of the node begins.
+    ///
+    /// # Errors
+    /// Another process holds it, it belongs to another node, or the disk refuses.
+    pub fn open_folder(&self) -> Result<Folder, NodeError> {
+        let minted =
+            format!("n-{}", Uuid::now_v7().simple()).parse().expect("letters, digits and a dash");
+        Ok(Folder::open(&self.spool_dir, self.node_id.as_ref(), &minted)?)
+    }
 }
 
 /// Why a node cannot start.
@@ -82,9 +92,19 @@ impl Node {
         metering: MeterSettings,
         nats: &Nats,
     ) -> Result<Self, NodeError> {
-        let minted =
-            format!("n-{}", Uuid::now_v7().simple()).parse().expect("letters, digits and a dash");
-        let folder = Folder::open(&settings.spool_dir, settings.node_id.as_ref(), &minted)?;
+        Self::start_in(settings.open_folder()?, settings, metering, nats).await
+    }
+
+    /// As [`Node::start_with`], in a folder that this process holds already.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub async fn start_in(
+        folder: Folder,
+        settings: &NodeSettings,
+        metering: MeterSettings,
+        nats: &Nats,
+    ) -> Result<Self, NodeError> {
         let shards = shards(nats).await?;
         let now_ms = u64::try_from(clock::wall().0).unwrap_or(0);
         let spool = Spool::start(folder, settings.limits, now_ms, shards)?;

@@ -8,10 +8,11 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mcp_node_core::spool_format::Position;
+use mcp_node_core::spool_format::{self, Position};
 use runtime::nats::{Nats, PublishError, last_on_subject, publish_expecting};
 use schemas::{Epoch, Shard, fact::VERSION, subject};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -125,7 +126,7 @@ impl Publisher {
             let next = Instant::now() + PACE;
             match self.send(&batch, last).await {
                 Ok(seq) => {
-                    (last, position) = (seq, batch.last());
+                    (last, position) = (seq, batch.last);
                     reader.confirm();
                     metrics::counter!("mcp_published_records_total")
                         .increment(batch.records as u64);
@@ -211,9 +212,18 @@ fn last_position(payload: &[u8]) -> Option<Position> {
         first_seq: u64,
         records: Vec<serde::de::IgnoredAny>,
     }
+    #[derive(Deserialize)]
+    struct Alone<'a> {
+        #[serde(borrow)]
+        records: [&'a RawValue; 1],
+    }
     let placed: Placed = serde_json::from_slice(payload).ok()?;
     let count = u64::try_from(placed.records.len()).ok()?;
-    Some(Position { epoch: placed.epoch.0, seq: (placed.first_seq + count).checked_sub(1)? })
+    let last = (placed.first_seq + count).checked_sub(1)?;
+    // The late end of an older epoch comes alone, and says behind which record it stands.
+    let alone = serde_json::from_slice::<Alone<'_>>(payload);
+    let record = alone.map(|alone| alone.records[0].get().as_bytes()).unwrap_or_default();
+    Some(spool_format::position(placed.epoch, last, record))
 }
 
 /// 20 ms doubling to 2 s, less up to a half at random.
@@ -238,13 +248,26 @@ mod tests {
             first_seq: 41,
             records: 2,
             joined: format!("{one},{one}").into_bytes(),
+            last: Position::new(Epoch(1_700_000_000_000), 42),
         };
         let body = body(node.as_str(), Shard(3), &batch);
         let read: UsageBatch = serde_json::from_slice(&body).unwrap();
         let records = vec![Record::EpochEnded, Record::EpochEnded];
         let (epoch, shard, v) = (batch.epoch, Shard(3), VERSION);
         assert_eq!(read, UsageBatch { v, node, epoch, shard, first_seq: 41, records });
-        assert_eq!(last_position(&body), Some(batch.last()));
+        assert_eq!(last_position(&body), Some(batch.last));
         assert_eq!(last_position(b"{}"), None);
+    }
+
+    #[test]
+    fn a_late_end_on_the_log_says_how_far_the_newer_epoch_is() {
+        let node: NodeId = "n-1".parse().unwrap();
+        let joined = spool_format::late_end(Position::new(Epoch(9), 30));
+        let last = Position { epoch: 9, seq: 30, late: 5 };
+        let batch = Batch { epoch: Epoch(5), first_seq: 7, records: 1, joined, last };
+        let body = body(node.as_str(), Shard(3), &batch);
+        assert_eq!(last_position(&body), Some(last));
+        let read: UsageBatch = serde_json::from_slice(&body).unwrap();
+        assert_eq!((read.epoch, read.records), (Epoch(5), vec![Record::EpochEnded]));
     }
 }

@@ -15,6 +15,10 @@ use crate::{
     TenantId, Timestamp,
 };
 
+/// The longest time that a lease lasts, whatever the ledger is set to: nobody spends it later than this after its
+/// grant. Unit: milliseconds.
+pub const MAX_LEASE_TTL_MS: u32 = 600_000;
+
 /// A granted lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lease {

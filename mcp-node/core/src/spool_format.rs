@@ -4,11 +4,17 @@
 //! not what was written, is never taken for a whole one. Absent on purpose: files (see `spool` in `mcp-node`).
 
 use schemas::{Epoch, Shard};
+use serde::Deserialize;
 
 /// What stands before each payload. Unit: bytes.
 pub const HEADER: usize = 26;
 /// The largest payload. Unit: bytes.
 pub const LARGEST_PAYLOAD: usize = 256 * 1024;
+
+/// How the end of an epoch is written, unless it comes late.
+pub const EPOCH_ENDED: &[u8] = br#"{"type":"epoch_ended"}"#;
+/// What the end of any epoch begins with.
+const END_PREFIX: &[u8] = br#"{"type":"epoch_ended""#;
 
 /// Where a record stands in all that one node says to one shard; ordered as it is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +22,50 @@ pub struct Position {
     pub epoch: u64,
     /// From 1; 0 = before the first.
     pub seq: u64,
+    /// The older epoch whose late end stands here, behind the record `(epoch, seq)`; 0 = the record itself.
+    pub late: u64,
+}
+
+impl Position {
+    /// The place of an ordinary record.
+    #[must_use]
+    pub fn new(epoch: Epoch, seq: u64) -> Self {
+        Self { epoch: epoch.0, seq, late: 0 }
+    }
+}
+
+/// The end of an epoch that is said after records of newer epochs; `after` = the record that it stands behind.
+#[must_use]
+pub fn late_end(after: Position) -> Vec<u8> {
+    let Position { epoch, seq, late: _ } = after;
+    format!(r#"{{"type":"epoch_ended","after":{{"epoch":{epoch},"seq":{seq}}}}}"#).into_bytes()
+}
+
+/// Whether a payload ends its epoch.
+#[must_use]
+pub fn is_end(payload: &[u8]) -> bool {
+    payload.starts_with(END_PREFIX)
+}
+
+/// Where a record stands: at its own count, or, as the late end of its epoch, behind the record that it names.
+#[must_use]
+pub fn position(epoch: Epoch, seq: u64, payload: &[u8]) -> Position {
+    #[derive(Deserialize)]
+    struct LateEnd {
+        after: After,
+    }
+    #[derive(Deserialize)]
+    struct After {
+        epoch: u64,
+        seq: u64,
+    }
+    if payload.len() > EPOCH_ENDED.len()
+        && is_end(payload)
+        && let Ok(LateEnd { after }) = serde_json::from_slice(payload)
+    {
+        return Position { epoch: after.epoch, seq: after.seq, late: epoch.0 };
+    }
+    Position::new(epoch, seq)
 }
 
 /// One frame.
@@ -28,9 +78,10 @@ pub struct Frame<'a> {
 }
 
 impl Frame<'_> {
+    /// Where its record stands.
     #[must_use]
     pub fn position(&self) -> Position {
-        Position { epoch: self.epoch.0, seq: self.seq }
+        position(self.epoch, self.seq, self.payload)
     }
 }
 
@@ -141,6 +192,22 @@ mod tests {
             123, 125,
         ];
         assert_eq!(bytes, frozen, "spools on disk are read by newer nodes");
+    }
+
+    #[test]
+    fn a_late_end_stands_behind_the_record_that_it_names() {
+        let record = Position::new(Epoch(9), 4);
+        let late = |epoch| position(Epoch(epoch), 77, &late_end(record));
+        assert_eq!(late(5), Position { epoch: 9, seq: 4, late: 5 });
+        assert!(record < late(5) && late(5) < late(6) && late(6) < Position::new(Epoch(9), 5));
+        assert!(is_end(EPOCH_ENDED) && is_end(&late_end(record)) && !is_end(b"{}"));
+        assert_eq!(position(Epoch(9), 4, EPOCH_ENDED), record);
+        let read: schemas::Record = serde_json::from_slice(&late_end(record)).unwrap();
+        assert_eq!(
+            read,
+            schemas::Record::EpochEnded,
+            "every reader of the log takes it for an end"
+        );
     }
 
     #[test]

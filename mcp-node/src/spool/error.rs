@@ -1,6 +1,9 @@
 //! What can go wrong with a spool.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use schemas::NodeId;
 
@@ -9,8 +12,8 @@ use schemas::NodeId;
 pub enum SpoolError {
     #[error("{path}")]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("{0} is held by another process")]
-    InUse(PathBuf),
+    #[error("the spool folder {path} is in use by {holder}: one folder is one process at a time")]
+    InUse { path: PathBuf, holder: Holder },
     #[error("{path} belongs to the node {found}, not {wanted}: one folder is one node for ever")]
     OtherNode { path: PathBuf, found: NodeId, wanted: NodeId },
     #[error("{0} cannot be read as what it should be")]
@@ -19,6 +22,19 @@ pub enum SpoolError {
     Corrupt { path: PathBuf, at: u64, what: &'static str },
     #[error("{0} epochs are not over at the ledger: their counts do not fit a segment's head")]
     TooManyEpochs(usize),
+}
+
+/// The process that holds a folder; `None` = the system does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder(pub Option<u32>);
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(process) => write!(f, "process {process}"),
+            None => f.write_str("another process"),
+        }
+    }
 }
 
 impl SpoolError {

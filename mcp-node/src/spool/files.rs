@@ -4,8 +4,7 @@
 //! the last segment is written to; a segment goes when the ledger has counted all of it, the oldest first.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    os::unix::fs::FileExt,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::PathBuf,
     sync::Arc,
 };
@@ -14,10 +13,14 @@ use mcp_node_core::spool_format::{self, Frame, Position};
 use schemas::{Epoch, Shard, Watermark};
 
 use super::{
-    EPOCH_ENDED, Folder, SpoolError, SpoolLimits,
+    Folder, SpoolError, SpoolLimits,
+    file::is_no_room,
     recover::Recovered,
     segment::{Highest, Segment, Tail, Tails},
 };
+
+/// How much room there must be before a spool that had none takes records again. Unit: bytes.
+const ROOM: usize = 256 * 1024;
 
 /// A place in the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +64,19 @@ pub(super) struct Files {
 pub(super) enum WriteError {
     /// It cannot be written; the next one may.
     Refused(&'static str),
+    /// The disk has no room: nothing more can be written until [`Files::mend`] has found some.
+    NoRoom(SpoolError),
     /// The disk refused: nothing more can be written.
     Broken(SpoolError),
+}
+
+impl From<SpoolError> for WriteError {
+    fn from(error: SpoolError) -> Self {
+        match &error {
+            SpoolError::Io { source, .. } if is_no_room(source) => Self::NoRoom(error),
+            _ => Self::Broken(error),
+        }
+    }
 }
 
 impl Files {
@@ -121,6 +135,24 @@ impl Files {
             .collect()
     }
 
+    /// Of the epochs `held`, those that have not ended in a shard.
+    pub fn open_in(&self, shard: Shard, held: &BTreeSet<u64>) -> Vec<Epoch> {
+        let open = |epoch: &&u64| !self.tail(Epoch(**epoch), shard).ended;
+        held.iter().filter(open).map(|epoch| Epoch(*epoch)).collect()
+    }
+
+    /// Whether the ledger knows a later epoch of this node in a shard: it grants no lease to `epoch` any more.
+    pub fn is_replaced(&self, shard: Shard, epoch: Epoch) -> bool {
+        let Some(state) = self.shards.get(usize::from(shard.0)) else { return false };
+        let mut later = state.watermark.epochs.range(Epoch(epoch.0 + 1)..);
+        later.any(|(_, counted)| *counted > 0)
+    }
+
+    fn tail(&self, epoch: Epoch, shard: Shard) -> Tail {
+        let tails = self.tails.get(&epoch.0);
+        tails.and_then(|tails| tails.get(&shard.0)).copied().unwrap_or_default()
+    }
+
     /// Writes a record at the next position; returns the segment that needs a sync now.
     pub fn write(
         &mut self,
@@ -128,25 +160,70 @@ impl Files {
         shard: Shard,
         payload: &[u8],
     ) -> Result<Arc<Segment>, WriteError> {
+        let seq = self.last_seq(epoch, shard)? + 1;
+        self.write_at(Frame { epoch, shard, seq, payload })
+    }
+
+    /// The last position of an epoch that may go on.
+    fn last_seq(&self, epoch: Epoch, shard: Shard) -> Result<u64, WriteError> {
         if usize::from(shard.0) >= self.shards.len() {
             return Err(WriteError::Refused("there is no such shard"));
         }
-        let tail = self.tails.get(&epoch.0).and_then(|tails| tails.get(&shard.0)).copied();
-        let Tail { seq: last, ended } = tail.unwrap_or_default();
-        if ended {
-            return Err(WriteError::Refused("the epoch has ended"));
+        match self.tail(epoch, shard) {
+            Tail { ended: true, .. } => Err(WriteError::Refused("the epoch has ended")),
+            Tail { seq, .. } => Ok(seq),
         }
-        let seq = last + 1;
+    }
+
+    /// Whether the ledger has said of a shard what it has counted, since this start.
+    pub fn is_counted_in(&self, shard: Shard) -> bool {
+        self.shards.get(usize::from(shard.0)).is_some_and(|state| state.watermark.as_of > 0)
+    }
+
+    /// Ends an epoch behind records of newer ones. It stands behind all that the ledger has of it, too: whoever ran
+    /// under it elsewhere may have said more than this folder ever held. `None` = the ledger has nothing open of it
+    /// here, so nothing is to be said.
+    pub fn end_late(
+        &mut self,
+        epoch: Epoch,
+        shard: Shard,
+    ) -> Result<Option<Arc<Segment>>, WriteError> {
+        let last = self.last_seq(epoch, shard)?;
+        let state = &self.shards[usize::from(shard.0)];
+        let Some(counted) = state.watermark.epochs.get(&epoch) else {
+            let tails = self.tails.entry(epoch.0).or_default();
+            tails.entry(shard.0).or_default().ended = true;
+            return Ok(None);
+        };
+        let seq = last.max(*counted) + 1;
+        let payload = spool_format::late_end(state.appended);
+        self.write_at(Frame { epoch, shard, seq, payload: &payload }).map(Some)
+    }
+
+    fn write_at(&mut self, frame: Frame<'_>) -> Result<Arc<Segment>, WriteError> {
+        let Frame { epoch, shard, seq, payload } = frame;
         self.frame.clear();
-        spool_format::encode(Frame { epoch, shard, seq, payload }, &mut self.frame)
+        spool_format::encode(frame, &mut self.frame)
             .map_err(|_| WriteError::Refused("the record is empty or too large"))?;
-        let (place, segment) = self.write_frame(epoch, shard, seq).map_err(WriteError::Broken)?;
-        let ended = payload == EPOCH_ENDED;
+        let (place, segment) = self.write_frame(epoch, shard, seq)?;
+        let ended = spool_format::is_end(payload);
         self.tails.entry(epoch.0).or_default().insert(shard.0, Tail { seq, ended });
         let state = &mut self.shards[usize::from(shard.0)];
-        state.appended = Position { epoch: epoch.0, seq };
+        // The end of an epoch of which the ledger has nothing open may stand behind newer ones: nobody waits for it.
+        state.appended = state.appended.max(frame.position());
         state.unread.get_or_insert(place);
         Ok(segment)
+    }
+
+    /// After the disk had no room: makes good what that broke, and finds out whether there is some now.
+    pub fn mend(&mut self) -> Result<(), WriteError> {
+        // Half a record may stand behind the last whole one.
+        let active = &self.active().segment;
+        active.file.cut().map_err(|e| SpoolError::io(&active.path, e))?;
+        for Kept { segment, .. } in &self.kept {
+            segment.file.rewrite().map_err(|e| SpoolError::io(&segment.path, e))?;
+        }
+        Ok(active.file.probe(ROOM).map_err(|e| SpoolError::io(&active.path, e))?)
     }
 
     fn write_frame(
@@ -162,7 +239,7 @@ impl Files {
         }
         let active = self.kept.back_mut().expect("there is always an active segment");
         let (at, segment) = (active.bytes, active.segment.clone());
-        segment.file.write_all_at(&self.frame, at).map_err(|e| SpoolError::io(&segment.path, e))?;
+        segment.file.append(&self.frame, at).map_err(|e| SpoolError::io(&segment.path, e))?;
         active.bytes += size;
         active.highest.insert((epoch.0, shard.0), seq);
         self.bytes += size;
@@ -176,7 +253,7 @@ impl Files {
     fn begin_segment(&mut self) -> Result<(), SpoolError> {
         let full = self.active().segment.clone();
         // Durable before the next begins: so only the last segment can ever be torn.
-        full.file.sync_data().map_err(|e| SpoolError::io(&full.path, e))?;
+        full.file.sync().map_err(|e| SpoolError::io(&full.path, e))?;
         let (shards, current) = (&self.shards, self.epoch.0);
         self.tails.retain(|epoch, tails| *epoch == current || !is_over(*epoch, tails, shards));
         self.add_segment(full.index + 1)

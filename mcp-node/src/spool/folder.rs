@@ -1,4 +1,4 @@
-//! The spool's folder: one process at a time, one node id for ever, one epoch a start.
+//! The spool's folder: one process at a time, one node id for ever, one epoch a start, and where it lies.
 //!
 //! Invariant: an epoch number is on disk before anything is said under it, and is never used twice.
 
@@ -13,7 +13,11 @@ use std::{
 use schemas::{Epoch, NodeId};
 use serde::{Deserialize, Serialize};
 
-use super::SpoolError;
+use super::{
+    SpoolError,
+    error::Holder,
+    place::{Place, Placed, lock_holder, read_if_there},
+};
 
 /// For how long a lock that another holds is tried again.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -23,7 +27,7 @@ pub struct Folder {
     path: PathBuf,
     node: NodeId,
     /// Held as long as this lives.
-    _lock: File,
+    lock: File,
 }
 
 /// What the file `epoch` says.
@@ -42,7 +46,7 @@ impl Folder {
     pub fn open(path: &Path, wanted: Option<&NodeId>, minted: &NodeId) -> Result<Self, SpoolError> {
         let folders = DirBuilder::new().recursive(true).mode(0o700).create(path.join("segments"));
         folders.map_err(|e| SpoolError::io(path, e))?;
-        let lock = take_lock(&path.join("lock"))?;
+        let lock = take_lock(path)?;
         let file = path.join("node-id");
         let node = match std::fs::read_to_string(&file) {
             Ok(text) => text.trim().parse().map_err(|_| SpoolError::Unreadable(file.clone()))?,
@@ -59,7 +63,7 @@ impl Folder {
                 found: node,
                 wanted: wanted.clone(),
             }),
-            _ => Ok(Self { path: path.to_owned(), node, _lock: lock }),
+            _ => Ok(Self { path: path.to_owned(), node, lock }),
         }
     }
 
@@ -74,12 +78,7 @@ impl Folder {
     }
 
     pub(super) fn last_epoch(&self) -> Result<LastEpoch, SpoolError> {
-        let file = self.path.join("epoch");
-        match std::fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|_| SpoolError::Unreadable(file)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(LastEpoch::default()),
-            Err(error) => Err(SpoolError::io(&file, error)),
-        }
+        Ok(self.read("epoch")?.unwrap_or_default())
     }
 
     pub(super) fn set_epoch(&self, epoch: Epoch, clean: bool) -> Result<(), SpoolError> {
@@ -87,13 +86,37 @@ impl Folder {
         let bytes = serde_json::to_vec(&last).expect("two plain fields are JSON");
         write_durably(&self.path.join("epoch"), &bytes)
     }
+
+    /// Where it lies now.
+    pub(super) fn place(&self) -> Result<Place, SpoolError> {
+        Place::of(&self.lock).map_err(|e| SpoolError::io(&self.path, e))
+    }
+
+    /// Where it lay at the last start.
+    pub(super) fn last_place(&self) -> Result<Option<Placed>, SpoolError> {
+        self.read("place")
+    }
+
+    pub(super) fn set_place(&self, placed: &Placed) -> Result<(), SpoolError> {
+        let bytes = serde_json::to_vec(placed).expect("numbers and text are JSON");
+        write_durably(&self.path.join("place"), &bytes)
+    }
+
+    /// What a file of ours says, if it is there.
+    fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, SpoolError> {
+        let file = self.path.join(name);
+        let bytes = read_if_there(&file).map_err(|e| SpoolError::io(&file, e))?;
+        let read = bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+        read.map_err(|_| SpoolError::Unreadable(file))
+    }
 }
 
 /// Takes the lock of the folder, and tries for a moment if another has it: a process that has just died may still have
 /// a child between fork and exec, and that child holds for an instant what its parent held.
-fn take_lock(path: &Path) -> Result<File, SpoolError> {
-    let open = OpenOptions::new().write(true).create(true).truncate(false).open(path);
-    let file = open.map_err(|e| SpoolError::io(path, e))?;
+fn take_lock(folder: &Path) -> Result<File, SpoolError> {
+    let path = folder.join("lock");
+    let open = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = open.map_err(|e| SpoolError::io(&path, e))?;
     let patience = Instant::now();
     loop {
         match file.try_lock() {
@@ -101,8 +124,11 @@ fn take_lock(path: &Path) -> Result<File, SpoolError> {
             Err(TryLockError::WouldBlock) if patience.elapsed() < LOCK_PATIENCE => {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            Err(TryLockError::WouldBlock) => return Err(SpoolError::InUse(path.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(SpoolError::io(path, error)),
+            Err(TryLockError::WouldBlock) => {
+                let (path, holder) = (folder.to_owned(), Holder(lock_holder(&file)));
+                return Err(SpoolError::InUse { path, holder });
+            }
+            Err(TryLockError::Error(error)) => return Err(SpoolError::io(&path, error)),
         }
     }
 }
@@ -139,7 +165,13 @@ mod tests {
         let folder = Folder::open(temp.path(), None, &name("minted")).unwrap();
         assert_eq!(folder.node(), &name("minted"));
         let second = Folder::open(temp.path(), None, &name("other")).map(|_| ());
-        assert!(matches!(second, Err(SpoolError::InUse(_))), "{second:?}");
+        assert!(matches!(second, Err(SpoolError::InUse { .. })), "{second:?}");
+        let said = second.map_err(|error| error.to_string()).unwrap_err();
+        let (folder_name, process) = (temp.path().display().to_string(), std::process::id());
+        assert!(
+            said.contains(&folder_name) && said.contains(&format!("process {process}")),
+            "{said}"
+        );
         drop(folder);
         assert_eq!(
             Folder::open(temp.path(), None, &name("other")).unwrap().node(),

@@ -3,9 +3,9 @@
 //! A reader keeps a place, not records: what waits for the log waits on disk. When it has read all it forgets its
 //! place, and the next append tells it a new one, so a quiet shard never reads through what the others wrote.
 
-use std::{os::unix::fs::FileExt, sync::Arc};
+use std::sync::Arc;
 
-use mcp_node_core::spool_format::{Frame, FrameError, Position, decode, head};
+use mcp_node_core::spool_format::{self, Frame, FrameError, HEADER, Position, decode, head};
 use schemas::{Epoch, Shard};
 
 use super::{Spool, SpoolError, files::Place, segment::Segment};
@@ -28,25 +28,25 @@ pub struct Batch {
     pub records: usize,
     /// The records as they were written, with commas between them.
     pub joined: Vec<u8>,
+    /// Where its last record stands.
+    pub last: Position,
 }
 
 impl Batch {
     fn empty() -> Self {
-        Self { epoch: Epoch(0), first_seq: 0, records: 0, joined: Vec::new() }
+        let (joined, last) = (Vec::new(), Position::default());
+        Self { epoch: Epoch(0), first_seq: 0, records: 0, joined, last }
     }
 
-    /// The position of its last record.
-    #[must_use]
-    pub fn last(&self) -> Position {
-        Position { epoch: self.epoch.0, seq: self.first_seq + self.records as u64 - 1 }
-    }
-
-    /// Takes the next record if it continues the batch and fits.
+    /// Takes the next record if it continues the batch and fits. A late end goes alone.
     fn take(&mut self, frame: &Frame<'_>) -> bool {
+        let position = frame.position();
         if self.records == 0 {
             (self.epoch, self.first_seq) = (frame.epoch, frame.seq);
         } else {
-            let continues = frame.epoch == self.epoch && frame.seq == self.last().seq + 1;
+            let continues = frame.epoch == self.epoch
+                && (position.late, self.last.late) == (0, 0)
+                && position.seq == self.last.seq + 1;
             let fits = self.records < BATCH_RECORDS
                 && self.joined.len() + frame.payload.len() < BATCH_BYTES;
             if !(continues && fits) {
@@ -56,6 +56,7 @@ impl Batch {
         }
         self.joined.extend_from_slice(frame.payload);
         self.records += 1;
+        self.last = position;
         true
     }
 }
@@ -223,13 +224,15 @@ impl Reader {
                 Err(FrameError::CutOff(_)) => return Ok(Looked { used, full: false, next: CHUNK }),
                 Err(FrameError::Length(_) | FrameError::Check) => return Err(used),
             };
-            let position = Position { epoch: head.epoch.0, seq: head.seq };
-            if head.shard == self.shard && position > self.read {
+            let payload = &rest[HEADER..head.whole];
+            if head.shard == self.shard
+                && spool_format::position(head.epoch, head.seq, payload) > self.read
+            {
                 let (frame, _) = decode(rest).map_err(|_| used)?;
                 if !batch.take(&frame) {
                     return Ok(Looked { used, full: true, next: CHUNK });
                 }
-                self.read = position;
+                self.read = batch.last;
             }
             used += head.whole;
         }

@@ -6,10 +6,12 @@
 
 use std::{collections::BTreeMap, fs::OpenOptions, path::Path};
 
-use mcp_node_core::spool_format::{Frame, FrameError, Position, decode};
+use mcp_node_core::spool_format::{Frame, FrameError, Position, decode, is_end};
+use schemas::Epoch;
 
 use super::{
     SpoolError,
+    file::SegmentFile,
     folder::sync_folder,
     segment::{HEAD_SHARD, HeadRecord, Highest, Segment, Tail, Tails},
 };
@@ -26,6 +28,8 @@ pub(super) struct Found {
 pub(super) struct Recovered {
     pub segments: Vec<Found>,
     pub tails: Tails,
+    /// The last late end of an epoch that is on file, by shard.
+    late: BTreeMap<u16, Position>,
 }
 
 /// Reads all segments, from the oldest on.
@@ -39,7 +43,7 @@ pub(super) fn recover(folder: &Path) -> Result<Recovered, SpoolError> {
         {
             return Err(SpoolError::corrupt(path, 0, "the segment before it is missing"));
         }
-        if let Some(found) = read_segment(path, *index, last, &mut recovered.tails)? {
+        if let Some(found) = read_segment(path, *index, last, &mut recovered)? {
             recovered.segments.push(found);
         }
     }
@@ -51,7 +55,7 @@ fn read_segment(
     path: &Path,
     index: u64,
     last: bool,
-    tails: &mut Tails,
+    recovered: &mut Recovered,
 ) -> Result<Option<Found>, SpoolError> {
     // A segment is 64 MiB at most, and this happens once, before anything is served.
     let bytes = std::fs::read(path).map_err(|e| SpoolError::io(path, e))?;
@@ -59,10 +63,14 @@ fn read_segment(
     while at < bytes.len() {
         match decode(&bytes[at..]) {
             Ok((frame, whole)) => {
-                fold(frame, index, at == 0, tails)
+                fold(frame, index, at == 0, &mut recovered.tails)
                     .map_err(|what| SpoolError::corrupt(path, at as u64, what))?;
                 if frame.shard != HEAD_SHARD {
                     highest.insert((frame.epoch.0, frame.shard.0), frame.seq);
+                    let position = frame.position();
+                    if position.late != 0 {
+                        recovered.late.insert(frame.shard.0, position);
+                    }
                 }
                 at += whole;
             }
@@ -78,6 +86,11 @@ fn read_segment(
         return Ok(None);
     }
     let file = OpenOptions::new().read(true).open(path).map_err(|e| SpoolError::io(path, e))?;
+    if last {
+        // What a killed process wrote may be in the page cache alone: only the last segment can ever be torn.
+        file.sync_data().map_err(|e| SpoolError::io(path, e))?;
+    }
+    let file = SegmentFile::new(file, at as u64);
     let segment = Segment { index, path: path.to_owned(), file };
     Ok(Some(Found { segment, bytes: at as u64, highest }))
 }
@@ -102,11 +115,13 @@ fn fold(frame: Frame<'_>, index: u64, first: bool, tails: &mut Tails) -> Result<
         return Ok(());
     }
     let tail = tails.entry(frame.epoch.0).or_default().entry(frame.shard.0).or_default();
-    if tail.ended || frame.seq != tail.seq + 1 {
+    // A late end stands behind all that the ledger had by then, which may be more than this copy ever held.
+    let late = frame.position().late != 0;
+    if tail.ended || frame.seq <= tail.seq || (!late && frame.seq != tail.seq + 1) {
         return Err("a record does not continue its count");
     }
     tail.seq = frame.seq;
-    tail.ended = frame.payload == super::EPOCH_ENDED;
+    tail.ended = is_end(frame.payload);
     Ok(())
 }
 
@@ -139,7 +154,9 @@ impl Recovered {
         let mut counts =
             self.tails.iter().filter_map(|(epoch, shards)| Some((*epoch, shards.get(&shard)?.seq)));
         let last = counts.rfind(|(_, seq)| *seq > 0);
-        let position = last.map_or(Position::default(), |(epoch, seq)| Position { epoch, seq });
+        let position =
+            last.map_or(Position::default(), |(epoch, seq)| Position::new(Epoch(epoch), seq));
+        let position = position.max(self.late.get(&shard).copied().unwrap_or_default());
         (position, self.segments.iter().any(|found| found.highest.keys().any(|(_, s)| *s == shard)))
     }
 

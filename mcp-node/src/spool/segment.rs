@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{File, OpenOptions},
+    fs::OpenOptions,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -13,7 +13,7 @@ use mcp_node_core::spool_format::{Frame, encode};
 use schemas::{Epoch, Shard};
 use serde::{Deserialize, Serialize};
 
-use super::{SpoolError, folder::sync_folder};
+use super::{SpoolError, file::SegmentFile, folder::sync_folder};
 
 /// The shard that stands in a head frame: no log has so many.
 pub(super) const HEAD_SHARD: Shard = Shard(u16::MAX);
@@ -44,7 +44,7 @@ pub(super) type Highest = BTreeMap<(u64, u16), u64>;
 pub(super) struct Segment {
     pub index: u64,
     pub path: PathBuf,
-    pub file: File,
+    pub file: SegmentFile,
 }
 
 impl Segment {
@@ -52,7 +52,8 @@ impl Segment {
         folder.join(format!("{index:020}.seg"))
     }
 
-    /// Makes the file with its head, durably. Returns it with its length.
+    /// Makes the file with its head, durably; it has its name only then, so that one that could not be made whole
+    /// is in nobody's way. Returns it with its length.
     pub fn create(folder: &Path, index: u64, tails: &Tails) -> Result<(Self, u64), SpoolError> {
         let path = Self::path_of(folder, index);
         let head = HeadRecord { v: 1, tails: tails.clone() };
@@ -60,15 +61,19 @@ impl Segment {
         let mut bytes = Vec::new();
         let frame = Frame { epoch: Epoch(0), shard: HEAD_SHARD, seq: index, payload: &payload };
         encode(frame, &mut bytes).map_err(|_| SpoolError::TooManyEpochs(tails.len()))?;
+        let length = bytes.len() as u64;
+        let new = path.with_extension("new");
         let make = || {
-            let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+            let mut options = OpenOptions::new();
+            let file = options.read(true).write(true).create(true).truncate(true).open(&new)?;
             file.write_all_at(&bytes, 0)?;
             file.sync_all()?;
+            std::fs::rename(&new, &path)?;
             sync_folder(folder)?;
             Ok(file)
         };
         let file = make().map_err(|e| SpoolError::io(&path, e))?;
-        Ok((Self { index, path, file }, bytes.len() as u64))
+        Ok((Self { index, path, file: SegmentFile::new(file, length) }, length))
     }
 
     /// The segments in a folder, in order.

@@ -1,14 +1,14 @@
 //! Makes what was written durable, in groups: at most 50 ms or 4,096 records later.
 //!
 //! Nobody waits for it: a call is answered once its record is in the page cache, which survives the death of the
-//! process; what a power cut can take is this window. After one failed fsync nothing can be believed any more (the
-//! kernel may have dropped the pages), so the spool is broken for good and the node serves no more.
+//! process; what a power cut can take is this window. After a failed fsync nothing that it should have made durable
+//! can be believed (the kernel may have dropped the pages): see `file` for what is done about it.
 
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::segment::Segment;
+use super::{SpoolError, segment::Segment};
 
 const WINDOW: Duration = Duration::from_millis(50);
 const GROUP: u64 = 4_096;
@@ -40,41 +40,41 @@ impl Syncer {
         }
     }
 
-    /// Makes everything durable now.
-    pub fn sync_now(&self) -> std::io::Result<()> {
+    /// Makes everything durable now. What could not be made so knows it itself.
+    ///
+    /// # Errors
+    /// The first of those.
+    pub fn sync_now(&self) -> Result<(), SpoolError> {
         let segments = {
             let mut pending = self.pending.lock();
             pending.records = 0;
             std::mem::take(&mut pending.segments)
         };
-        segments.iter().try_for_each(|segment| segment.file.sync_data())
+        let sync = |segment: &Arc<Segment>| {
+            segment.file.sync().map_err(|e| SpoolError::io(&segment.path, e)).err()
+        };
+        segments.iter().filter_map(sync).reduce(|first, _| first).map_or(Ok(()), Err)
     }
 
-    /// Ends [`Syncer::run`], after a last sync.
+    /// Ends the waiting of [`Syncer::wait`] for good.
     pub fn stop(&self) {
         self.pending.lock().stop = true;
         self.wake.notify_one();
     }
 
-    /// Syncs group after group until told to stop or until one fails. Runs on a thread of its own.
-    pub fn run(&self, broken: impl Fn(&std::io::Error)) {
-        loop {
-            let mut pending = self.pending.lock();
-            while pending.records == 0 && !pending.stop {
-                self.wake.wait(&mut pending);
-            }
-            if pending.records < GROUP && !pending.stop {
-                self.wake.wait_for(&mut pending, WINDOW);
-            }
-            let stop = pending.stop;
-            drop(pending);
-            if let Err(error) = self.sync_now() {
-                broken(&error);
-                return;
-            }
-            if stop {
-                return;
+    /// Waits for a group of records, or until `timeout`; says whether it was told to stop.
+    pub fn wait(&self, timeout: Option<Duration>) -> bool {
+        let mut pending = self.pending.lock();
+        while pending.records == 0 && !pending.stop {
+            match timeout {
+                Some(timeout) if self.wake.wait_for(&mut pending, timeout).timed_out() => break,
+                Some(_) => {}
+                None => self.wake.wait(&mut pending),
             }
         }
+        if (1..GROUP).contains(&pending.records) && !pending.stop {
+            self.wake.wait_for(&mut pending, WINDOW);
+        }
+        pending.stop
     }
 }

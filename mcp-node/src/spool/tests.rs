@@ -1,5 +1,8 @@
 //! Claims about the spool, with real files; the process that dies is a copy of this test program.
 
+mod full;
+mod moved;
+
 use std::{
     collections::BTreeMap,
     fs::OpenOptions,
@@ -13,7 +16,7 @@ use mcp_node_core::spool_format::{self, Frame};
 use schemas::{KeyId, LeaseId, ProjectId, Quantity, RefusalReason, TenantId, Timestamp};
 use uuid::Uuid;
 
-use super::{segment::Segment, *};
+use super::{file::SegmentFile, segment::Segment, *};
 
 const SHARDS: u16 = 3;
 
@@ -43,7 +46,23 @@ fn record(number: u64) -> Record {
     }
 }
 
+/// A lease of nobody that is closed.
+fn closed() -> Record {
+    let (lease, tenant) = (LeaseId(Uuid::nil()), TenantId(Uuid::nil()));
+    Record::LeaseClosed { lease, tenant, spent: BTreeMap::new() }
+}
+
+/// Waits until something is so.
+fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !so() {
+        assert!(began.elapsed() < Duration::from_secs(20), "not within 20 s: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Everything of one shard that lies in the files: epoch, position, and the number said or `None` for an end.
+/// Closed leases have no part in it.
 fn on_file(path: &Path, shard: u16) -> Vec<(u64, u64, Option<u64>)> {
     let mut found = Vec::new();
     for (_, file) in segments(path) {
@@ -52,12 +71,14 @@ fn on_file(path: &Path, shard: u16) -> Vec<(u64, u64, Option<u64>)> {
         while !rest.is_empty() {
             let (frame, whole) = spool_format::decode(rest).unwrap();
             if frame.shard == Shard(shard) {
-                let number = match serde_json::from_slice(frame.payload).unwrap() {
-                    Record::Refused { calls, .. } => Some(calls.0),
-                    Record::EpochEnded => None,
-                    other => panic!("{other:?}"),
-                };
-                found.push((frame.epoch.0, frame.seq, number));
+                match serde_json::from_slice(frame.payload).unwrap() {
+                    Record::Refused { calls, .. } => {
+                        found.push((frame.epoch.0, frame.seq, Some(calls.0)));
+                    }
+                    Record::EpochEnded => found.push((frame.epoch.0, frame.seq, None)),
+                    Record::LeaseClosed { .. } => {}
+                    other @ Record::Usage(_) => panic!("{other:?}"),
+                }
             }
             rest = &rest[whole..];
         }
@@ -118,7 +139,7 @@ async fn a_batch_that_was_not_confirmed_is_read_again_without_what_the_log_has()
     (0..5).for_each(|number| spool.append(Shard(0), &record(number)).unwrap());
     let (mut reader, batch) = next(spool.reader(Shard(0))).await;
     assert_eq!(batch.records, 5);
-    reader.seek(Position { epoch: spool.epoch().0, seq: 2 });
+    reader.seek(Position::new(spool.epoch(), 2));
     let (mut reader, batch) = next(reader).await;
     assert_eq!((batch.first_seq, numbers(&batch)), (3, vec![Some(2), Some(3), Some(4)]));
     reader.confirm();
@@ -232,7 +253,11 @@ fn a_torn_tail_is_cut_wherever_it_was_torn() {
         let copy = folder.path().join(path.file_name().unwrap());
         std::fs::write(&copy, &whole[..whole.len() - cut]).unwrap();
         let recovered = recover::recover(folder.path()).unwrap();
-        assert_eq!(recovered.last_of(0), (Position { epoch, seq: 2 }, true), "{cut} bytes missing");
+        assert_eq!(
+            recovered.last_of(0),
+            (Position::new(Epoch(epoch), 2), true),
+            "{cut} bytes missing"
+        );
         assert_eq!(std::fs::metadata(&copy).unwrap().len(), (whole.len() - frame) as u64);
         let torn = copy.with_extension(format!("torn-{}", whole.len() - frame));
         let kept = std::fs::read(torn).unwrap_or_default();
@@ -307,7 +332,7 @@ fn damage_before_the_last_segment_stops_the_start() {
 #[test]
 fn segments_go_when_the_ledger_has_counted_all_of_them_and_not_before() {
     let temp = tempfile::tempdir().unwrap();
-    let limits = SpoolLimits { segment_bytes: 2_000, max_bytes: 12_000 };
+    let limits = SpoolLimits { segment_bytes: 2_000, max_bytes: 12_000, ..SpoolLimits::default() };
     let spool = start_with(temp.path(), limits).unwrap();
     let mut count = 0;
     while spool.accepts() {
@@ -361,6 +386,7 @@ fn a_disk_that_refuses_breaks_the_spool() {
         let active = files.active_mut();
         let path = active.segment.path.clone();
         let file = OpenOptions::new().read(true).open(&path).unwrap(); // Cannot be written to.
+        let file = SegmentFile::new(file, active.bytes);
         active.segment = Arc::new(Segment { index: active.segment.index, path, file });
     }
     assert!(spool.append(Shard(0), &record(2)).is_err());
@@ -376,12 +402,7 @@ fn a_disk_that_refuses_breaks_the_spool() {
 fn leases_and_usage_fit_a_frame_whatever_their_names() {
     let temp = tempfile::tempdir().unwrap();
     let spool = start(temp.path());
-    let closed = Record::LeaseClosed {
-        lease: LeaseId(Uuid::nil()),
-        tenant: TenantId(Uuid::nil()),
-        spent: BTreeMap::new(),
-    };
-    spool.append(Shard(2), &closed).unwrap();
+    spool.append(Shard(2), &closed()).unwrap();
     spool.stop();
 }
 

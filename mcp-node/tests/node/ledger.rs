@@ -206,7 +206,7 @@ impl Ledger {
     pub fn has_all(&self, spool: &Spool) -> bool {
         let books = self.books.lock();
         (0..SHARDS).map(Shard).all(|shard| {
-            let Position { epoch, seq } = spool.appended(shard);
+            let Position { epoch, seq, .. } = spool.appended(shard);
             let next = books.next.get(&(spool.node().clone(), Epoch(epoch), shard));
             seq == 0 || next == Some(&(seq + 1))
         })
@@ -288,6 +288,13 @@ impl Books {
         let refused = |why| LeaseAnswer::Refused { lease: ask.lease, why };
         if key.state.status != KeyStatus::Active {
             return refused(LeaseRefusal::KeyNotActive);
+        }
+        let shard = key.state.shard;
+        let later = |(node, epoch, of): &(NodeId, Epoch, Shard)| {
+            *node == request.node && *epoch > request.epoch && *of == shard
+        };
+        if self.next.keys().any(later) {
+            return refused(LeaseRefusal::EpochEnded);
         }
         let mut shares = vec![];
         for (meter, quota) in &key.quotas {
@@ -378,8 +385,11 @@ impl Books {
                 }
             }
             Record::LeaseClosed { lease, spent, .. } => {
-                let open =
-                    self.leases.remove(lease).expect("closed once, and only what was granted");
+                let Some(open) = self.leases.remove(lease) else {
+                    // A new epoch is announced by the closing of a lease that was never asked for.
+                    assert!(spent.is_empty(), "closed once, and only what was granted");
+                    return;
+                };
                 let counted = open.lease.shares.iter().map(|share| {
                     let spent = open.spent.get(&share.meter).copied().unwrap_or(0);
                     (share.meter.clone(), Quantity(spent))

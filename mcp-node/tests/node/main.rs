@@ -26,6 +26,7 @@ mod rig;
 mod server;
 mod servers;
 mod smuggling;
+mod spool;
 mod stay_up;
 mod stdio_server;
 mod tasks;

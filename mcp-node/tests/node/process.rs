@@ -26,10 +26,21 @@ impl Process {
     /// Starts it in the world's spool folder; `args` come last.
     pub async fn start(world: &World, args: &[&str]) -> Self {
         let spool = world.folder.path().join("spool");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-node"));
-        command.args(["--listen", "127.0.0.1:0"]).args(args).kill_on_drop(true);
+        Self::run(Self::command(world, &[], &spool, args)).await
+    }
+
+    /// A command that starts it in a spool folder, by way of the command `by` if there is one.
+    pub fn command(world: &World, by: &[&str], spool: &Path, args: &[&str]) -> Command {
+        let mut whole = by.iter().copied().chain([env!("CARGO_BIN_EXE_mcp-node")]);
+        let mut command = Command::new(whole.next().expect("it has a program"));
+        command.args(whole).args(["--listen", "127.0.0.1:0"]).args(args).kill_on_drop(true);
         command.env("MCP_NATS_URL", world.server.url()).env("MCP_SPOOL_DIR", spool);
         command.env("NO_COLOR", "1").env("RUST_LOG", "info").stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs it until it serves.
+    pub async fn run(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut url = None;
@@ -55,10 +66,13 @@ impl Process {
         Caller::new(&self.url, secret)
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub fn pid(&self) -> rustix::process::Pid {
         let pid = i32::try_from(self.child.id().unwrap()).unwrap();
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+        rustix::process::Pid::from_raw(pid).unwrap()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).unwrap();
     }
 
     /// Ends it with SIGTERM and returns its exit code.
@@ -68,7 +82,7 @@ impl Process {
         status.expect("it stops").unwrap().code()
     }
 
-    async fn kill(mut self) {
+    pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 }
