@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -45,6 +46,10 @@ pub struct ListenSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionId(pub u64);
 
+/// The address that a request's connection came from, an IPv4-mapped IPv6 address as IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddress(pub IpAddr);
+
 /// The API key that the certificate of a request's connection names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientKey(pub KeyId);
@@ -78,8 +83,9 @@ pub async fn listen_over(
     let open = TaskTracker::new();
     while let Some(taken) = stop.run_until_cancelled(listener.accept()).await {
         // It is served by another runtime than the one that took it.
-        let connection = match taken.and_then(|(connection, _)| connection.into_std()) {
-            Ok(connection) => connection,
+        let taken = taken.and_then(|(connection, peer)| Ok((connection.into_std()?, peer.ip())));
+        let (connection, address) = match taken {
+            Ok((connection, peer)) => (connection, ClientAddress(peer.to_canonical())),
             Err(error) => {
                 tracing::warn!(%error, "Cannot take a connection");
                 tokio::time::sleep(PAUSE).await;
@@ -103,7 +109,9 @@ pub async fn listen_over(
         lanes.spawn(&open, async move {
             metrics::gauge!("mcp_connections").increment(1);
             match TcpStream::from_std(connection) {
-                Ok(connection) => serve(connection, router, number, settings, tls, stop).await,
+                Ok(connection) => {
+                    serve(connection, router, (number, address), settings, tls, stop).await;
+                }
                 Err(error) => tracing::warn!(%error, "Cannot serve a connection"),
             }
             metrics::gauge!("mcp_connections").decrement(1);
@@ -117,7 +125,7 @@ pub async fn listen_over(
 async fn serve(
     connection: TcpStream,
     router: Router,
-    number: ConnectionId,
+    (number, address): (ConnectionId, ClientAddress),
     settings: ListenSettings,
     tls: Option<Arc<Tls>>,
     stop: CancellationToken,
@@ -130,7 +138,7 @@ async fn serve(
         let shaken = tokio::time::timeout(settings.head_patience, tls.accept(connection));
         match stop.run_until_cancelled(shaken).await {
             Some(Ok(Ok((stream, key)))) => {
-                converse(stream, router, number, key, settings, stop).await;
+                converse(stream, router, (number, address, key), settings, stop).await;
             }
             Some(Ok(Err(error))) => {
                 metrics::counter!("mcp_tls_failed_total").increment(1);
@@ -139,7 +147,7 @@ async fn serve(
             Some(Err(_)) | None => {}
         }
     } else {
-        converse(connection, router, number, None, settings, stop).await;
+        converse(connection, router, (number, address, None), settings, stop).await;
     }
 }
 
@@ -147,13 +155,13 @@ async fn serve(
 async fn converse(
     connection: impl AsyncRead + AsyncWrite + Unpin,
     router: Router,
-    number: ConnectionId,
-    key: Option<KeyId>,
+    (number, address, key): (ConnectionId, ClientAddress, Option<KeyId>),
     settings: ListenSettings,
     stop: CancellationToken,
 ) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(number);
+        request.extensions_mut().insert(address);
         if let Some(key) = key {
             request.extensions_mut().insert(ClientKey(key));
         }

@@ -19,7 +19,7 @@ mod post;
 mod tls;
 mod well_known;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -39,7 +39,7 @@ pub use self::{
     doorway::Doorway,
     era::FIRST_MODERN,
     front::Front,
-    listen::{ClientKey, ConnectionId, ListenSettings, listen, listen_over},
+    listen::{ClientAddress, ClientKey, ConnectionId, ListenSettings, listen, listen_over},
     post::{Kind, Post, RequestId},
     tls::{Tls, TlsError, TlsFiles},
 };
@@ -97,6 +97,8 @@ pub struct Inbound {
     pub headers: HeaderMap,
     /// On which connection it came; 0 = nobody knows.
     pub connection: u64,
+    /// The client's address; `None` = nobody knows, as within an embedding server.
+    pub client: Option<IpAddr>,
 }
 
 impl Inbound {
@@ -183,6 +185,7 @@ async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response 
         return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, allowed)]).into_response();
     }
     let connection = extensions.get().map_or(0, |ConnectionId(number)| *number);
+    let client = extensions.get().map(|ClientAddress(address)| *address);
     let certificate = extensions.get().map(|ClientKey(key)| *key);
     let Grant { caller, scopes } =
         match door.access.authenticate(&door.meter, &headers, certificate) {
@@ -199,7 +202,7 @@ async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response 
                 return answer::refuse(&refusal, None);
             }
         };
-    let inbound = Inbound { caller, scopes, headers, connection };
+    let inbound = Inbound { caller, scopes, headers, connection, client };
     if method == Method::POST {
         return post::serve(door, front, inbound, body).await;
     }
