@@ -19,6 +19,7 @@ mod process;
 mod publish;
 mod quota;
 mod quota_told;
+mod reachable;
 mod rig;
 mod server;
 mod servers;
