@@ -47,6 +47,10 @@ use crate::{
 
 /// How long a call waits for a lease.
 pub(crate) const LEASE_TIMEOUT: Duration = Duration::from_secs(2);
+/// So many calls of one key wait at most for what others hold, or for a ledger that does not answer.
+const MAX_WAITING: u32 = 64;
+/// So many wait at most for an answer that is on its way, as for a key's first lease.
+const MAX_WAITING_FOR_ANSWER: u32 = 1_024;
 /// How often leases are looked at.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -188,18 +192,22 @@ impl Meter {
         }
         let rules = self.shared.rules();
         let plan = rules.plans.of(call.tool);
-        let mut deadline = None;
+        let (mut deadline, mut waiting) = (None, None);
         loop {
             let changed = known.changed.notified();
             let state = known.state();
+            // What waits has taken nothing: no unit, no rate, no place among the calls that run.
             let (why, wait) = match self.shared.try_take(known, &state, call, &rules, &plan)? {
                 Ok(permit) => return Ok(permit),
                 Err(waits) => waits,
             };
+            if waiting.is_none() {
+                waiting = known.start_waiting(self.shared.max_waiting(&state, &why));
+            }
             let now = Instant::now();
             let deadline = *deadline.get_or_insert(now + LEASE_TIMEOUT);
             let wake = wait.map_or(deadline, |wait| now + wait);
-            if wake > deadline || now >= deadline {
+            if waiting.is_none() || wake > deadline || now >= deadline {
                 return Err(why);
             }
             tokio::select! {
@@ -364,6 +372,16 @@ impl Shared {
         let (now, mut found) = (self.clock.now(), false);
         self.keys.for_each(|known| found = found || known.book.lock().can_serve(now));
         found
+    }
+
+    /// How many calls of a key may wait at most, to be served after all when `why` is over.
+    fn max_waiting(&self, state: &KeyState, why: &Refusal) -> u32 {
+        match why {
+            Refusal::LedgerUnreachable if !self.reach.is_failing(state.shard) => {
+                MAX_WAITING_FOR_ANSWER
+            }
+            _ => MAX_WAITING,
+        }
     }
 
     fn start_ticking(&self, known: &Arc<Known>) {

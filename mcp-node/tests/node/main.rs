@@ -31,4 +31,5 @@ mod tls;
 mod tokens;
 mod told;
 mod traces;
+mod waiting;
 mod who;
