@@ -19,6 +19,7 @@ mod rules;
 mod settings;
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -71,6 +72,8 @@ pub struct Call<'a> {
 pub struct Origin<'a> {
     /// The number of the client's connection; 0 = nobody knows.
     pub connection: u64,
+    /// The client's address; `None` = nobody knows.
+    pub client: Option<IpAddr>,
     /// The request's id, as it was written.
     pub request: &'a str,
     /// Which of the node's servers it is for; `None` = its only one.

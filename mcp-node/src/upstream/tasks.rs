@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -58,6 +59,8 @@ pub struct Asked {
     /// The request's id, as it was written.
     pub request: String,
     pub server: Option<Arc<str>>,
+    /// The client's address; `None` = nobody knows.
+    pub client: Option<IpAddr>,
     pub traced: Traced,
 }
 
@@ -108,6 +111,7 @@ impl Asked {
         }
         let origin = Origin {
             connection: self.connection,
+            client: self.client,
             request: &self.request,
             server: self.server.as_deref(),
             traced: Some(&self.traced),
