@@ -20,6 +20,7 @@ mod publish;
 mod quota;
 mod quota_told;
 mod reachable;
+mod readme;
 mod rig;
 mod server;
 mod servers;
