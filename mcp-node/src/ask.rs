@@ -117,14 +117,16 @@ async fn run(
             Some((batch, answers)) = flying.next(), if !flying.is_empty() => match answers {
                 Ok(answers) => {
                     failures = 0;
+                    shared.reach.answered(shard);
                     let answered = batch.iter().zip(answers);
                     answered.for_each(|(asked, answer)| shared.answered(&asked.known, answer));
                 }
                 Err(error) => {
                     failures += 1;
+                    shared.reach.failed(shard);
                     not_before = Instant::now() + back_off(failures);
                     metrics::counter!("mcp_lease_questions_failed_total").increment(1);
-                    tracing::debug!(shard = shard.0, failures, %error, "Will ask the ledger again");
+                    tracing::debug!(shard = shard.0, failures, %error, "Lease request failed: it is repeated");
                     waiting.extend(batch); // The same leases, whatever else is asked with them.
                 }
             },

@@ -4,7 +4,13 @@
 //! a key that changes tells its leases at once. A look-up takes one hash and a read lock that 64 others share the
 //! load of; nothing here is locked while a call runs. Absent on purpose: where states come from (see `watch`).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use mcp_node_core::{Action, LeaseBook, gate, rate_limit::Rate};
 use parking_lot::{Mutex, RwLock};
@@ -29,6 +35,8 @@ pub struct Known {
     pub(crate) behaviour: Behaviour,
     /// A lease came or was refused, or the state changed: who waits should try again.
     pub(crate) changed: Notify,
+    /// Calls that wait for a lease.
+    waiting: AtomicU32,
     /// Whether the ticker looks after its leases. Locked before the book, where both are.
     pub(crate) ticking: Mutex<bool>,
 }
@@ -43,6 +51,7 @@ impl Known {
             rate: Mutex::default(),
             behaviour: Behaviour::default(),
             changed: Notify::new(),
+            waiting: AtomicU32::new(0),
             ticking: Mutex::new(false),
         }
     }
@@ -51,6 +60,23 @@ impl Known {
     #[must_use]
     pub fn state(&self) -> Arc<KeyState> {
         self.state.read().clone()
+    }
+
+    /// A place among the calls that wait for a lease; `None` = `max` wait already.
+    pub(crate) fn start_waiting(self: &Arc<Self>, max: u32) -> Option<Waiting> {
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        // Dropped, it gives its place back, also where there was none.
+        let waiting = Waiting(self.clone());
+        (before < max).then_some(waiting)
+    }
+}
+
+/// A place among the calls of a key that wait for a lease.
+pub(crate) struct Waiting(Arc<Known>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -17,6 +17,7 @@ pub mod labels;
 pub mod meter;
 pub mod node;
 pub mod publish;
+pub mod reach;
 pub mod spool;
 pub mod traces;
 pub mod upstream;

@@ -167,12 +167,17 @@ async fn start(
     Ok((node, Servers::start(config, signer)))
 }
 
-/// Shows on `/ready` what keeps the node from serving.
+/// Shows on `/ready` what keeps the node from serving, and what it does without.
 async fn watch_health(meter: Meter, health: Health) {
+    const PARTS: [&str; 3] = ["spool", "nats", "ledger"];
     loop {
-        match meter.trouble() {
-            Some(why) => health.wait_for("spool", why),
-            None => health.ready("spool"),
+        let missing = meter.missing();
+        for part in PARTS {
+            match missing.iter().find(|missing| missing.part == part) {
+                Some(missing) if missing.is_served => health.degraded(part, &*missing.reason),
+                Some(missing) => health.wait_for(part, &*missing.reason),
+                None => health.ready(part),
+            }
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }

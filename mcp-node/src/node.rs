@@ -16,6 +16,7 @@ use crate::{
     labels::Labels,
     meter::{Meter, MeterSettings},
     publish,
+    reach::Reach,
     spool::{Folder, Spool, SpoolError, SpoolLimits},
     watch::{self, WatchError},
 };
@@ -113,7 +114,8 @@ impl Node {
         let (stop, fenced) = (CancellationToken::new(), CancellationToken::new());
         let (askers, queues) = Askers::new(shards);
         let labels = settings.labels.clone();
-        let meter = Meter::new(spool.clone(), askers, fenced.clone(), labels, metering);
+        let reach = Reach::new(nats.client.clone(), shards);
+        let meter = Meter::new(spool.clone(), askers, reach, fenced.clone(), labels, metering);
         publish::start(nats, &spool, &stop, &fenced);
         let who =
             Who { client: nats.client.clone(), node: spool.node().clone(), epoch: spool.epoch() };

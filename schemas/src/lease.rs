@@ -90,6 +90,10 @@ pub struct Share {
     pub units: Quantity,
     /// What the tightest quota of this meter would still allow after this grant: for hints, not for decisions.
     pub left: Quantity,
+    /// What leases of other keys and nodes hold of that quota and have not spent, as far as it is counted: for hints,
+    /// not for decisions. Absent = the ledger is of a version that does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Quantity>,
     /// The limit of that quota.
     pub limit: Quantity,
     /// The period of that quota.

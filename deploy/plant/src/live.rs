@@ -44,6 +44,8 @@ fn guide(plant: &Plant, demo: &Demo, link: &str) -> String {
         "url": mcp, "headers": { "x-api-key": key } } } });
     let desktop = serde_json::json!({ "mcpServers": { "tollbook-demo": { "command": "npx", "args":
         ["-y", "mcp-remote", mcp, "--header", format!("x-api-key:{key}")] } } });
+    // The same line is pasted by a test of `mcp-node`.
+    let first_call = include_str!("first_call.sh");
     format!(
         "Usage page      {link}
                 (opens once; another: POST {admin}/admin/login-links)
@@ -60,8 +62,8 @@ Cursor (.cursor/mcp.json)
 Claude Desktop (claude_desktop_config.json)
   {desktop}
 Any terminal
-  npx -y mcp-remote {mcp} --header x-api-key:{key}
-",
+  NODE={mcp} TOLLBOOK_KEY={key}
+{first_call}",
         admin = plant.addresses.admin,
         token = plant.operator_token,
         stripe = plant.stripe_sim.address(),

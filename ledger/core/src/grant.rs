@@ -11,6 +11,7 @@ use schemas::{
 
 use crate::{
     key::KeyRow,
+    lease::OpenLease,
     map::Map,
     quota::{Scopes, UseKey},
     rate::Demand,
@@ -24,6 +25,24 @@ pub struct Policy {
     pub ttl_ms: i64,
     /// What a node is told to wait when units are held elsewhere. Unit: milliseconds.
     pub held_retry_ms: u32,
+}
+
+/// Who asks, and for what.
+#[derive(Clone, Copy)]
+struct Asker<'a> {
+    node: &'a NodeId,
+    epoch: Epoch,
+    ask: &'a LeaseAsk,
+}
+
+impl Asker<'_> {
+    /// Whether it holds this lease itself, to be spent in `period`.
+    fn holds(&self, lease: &Lease, period: Period) -> bool {
+        lease.node == *self.node
+            && lease.epoch == self.epoch
+            && lease.key == self.ask.key
+            && lease.granted_at >= period.from
+    }
 }
 
 /// Decides the asks of one batch on one state; what it granted counts for the asks after it.
@@ -88,7 +107,7 @@ impl<'a> Granting<'a> {
         let key = self.serving_key(ask)?;
         let scopes = Scopes { tenant: key.tenant, project: key.project, key: ask.key };
         let rate = self.rate(node, ask, key.rate)?;
-        let (shares, expires_at) = self.shares(node, scopes, key, ask)?;
+        let (shares, expires_at) = self.shares(Asker { node, epoch, ask }, scopes, key)?;
         let lease = Lease {
             lease: ask.lease,
             tenant: key.tenant,
@@ -162,22 +181,21 @@ impl<'a> Granting<'a> {
     /// What each limited meter gets, and until when.
     fn shares(
         &self,
-        node: &NodeId,
+        asker: Asker<'_>,
         scopes: Scopes,
         key: &KeyRow,
-        ask: &LeaseAsk,
     ) -> Result<(Vec<Share>, Timestamp), LeaseRefusal> {
         let mut end = self.now.plus_ms(self.policy.ttl_ms);
         end = key.expires_at.map_or(end, |expiry| end.min(expiry));
         let mut shares: Vec<Share> = Vec::new();
         for rule in self.state.quotas.hard(scopes) {
             let period = self.period(scopes, rule.period)?;
-            let share = self.share(node, scopes, rule, period, ask)?;
+            let share = self.share(asker, scopes, rule, period)?;
             match shares.iter_mut().find(|other| other.meter == share.meter) {
                 // The narrowest share counts; the tightest quota is the one to tell of.
                 Some(other) => {
                     let units = other.units.at_most(share.units);
-                    if share.left < other.left {
+                    if unused(&share) < unused(other) {
                         *other = share;
                     }
                     other.units = units;
@@ -203,17 +221,16 @@ impl<'a> Granting<'a> {
     /// What one quota allows this lease.
     fn share(
         &self,
-        node: &NodeId,
+        asker: Asker<'_>,
         scopes: Scopes,
         rule: &QuotaRule,
         period: Period,
-        ask: &LeaseAsk,
     ) -> Result<Share, LeaseRefusal> {
         let use_key =
             UseKey { scope: rule.scope, meter: rule.meter.clone(), rule: rule.period, period };
         let (meter, scope, limit, retry_ms) =
             (rule.meter.clone(), rule.scope, rule.limit, self.policy.held_retry_ms);
-        let Reserve { per_call, want } = wanted(ask, rule);
+        let Reserve { per_call, want } = wanted(asker.ask, rule);
         let counted = self.state.counter(&use_key);
         if limit.0.saturating_sub(counted.consumed) < per_call.0 {
             return Err(LeaseRefusal::QuotaExhausted { meter, scope, limit, period });
@@ -228,15 +245,36 @@ impl<'a> Granting<'a> {
             return Err(held);
         }
         // So that no node empties the rest alone: about a quarter of what is left, shared by those who hold some.
-        let cap = (available / (4 * self.holders(rule.scope, node))).max(per_call.0);
+        let cap = (available / (4 * self.holders(rule.scope, asker.node))).max(per_call.0);
         let units = want.0.max(per_call.0).min(cap);
+        let outstanding = counted.outstanding.saturating_add(taken);
         Ok(Share {
             meter,
             units: Quantity(units),
             left: Quantity(available - units),
+            held: Some(Quantity(self.held_by_others(asker, rule, period, outstanding))),
             limit,
             period,
         })
+    }
+
+    /// Of what a quota has `outstanding`, the part that other keys and nodes hold: what they do not spend is free again.
+    fn held_by_others(
+        &self,
+        asker: Asker<'_>,
+        rule: &QuotaRule,
+        period: Period,
+        outstanding: u64,
+    ) -> u64 {
+        let is_own = |lease: &Lease| asker.holds(lease, period);
+        let of_key = self.state.open_leases.get(&Scope::Key(asker.ask.key));
+        let stored = of_key.into_iter().flat_map(|open| &open.granted);
+        let stored = stored.filter_map(|(_, lease)| self.state.leases.get(lease));
+        let stored = stored.filter(|open| is_own(&open.lease)).flat_map(OpenLease::unspent);
+        let stored = stored.filter(|(meter, _)| **meter == rule.meter).map(|(_, units)| units);
+        let here = self.granted.iter().filter(|lease| is_own(lease));
+        let here = here.filter_map(|lease| lease.share(&rule.meter)).map(|units| units.0);
+        outstanding.saturating_sub(stored.chain(here).fold(0, u64::saturating_add))
     }
 
     /// Whether a lease is open under the quota's scope that does not know of it: it has no share of the meter, or
@@ -280,6 +318,11 @@ impl<'a> Granting<'a> {
         self.by_id.insert(lease.lease, self.granted.len());
         self.granted.push(lease.clone());
     }
+}
+
+/// What nobody has spent of the quota of a share, besides the share itself.
+fn unused(share: &Share) -> u64 {
+    share.left.0.saturating_add(share.held.map_or(0, |held| held.0))
 }
 
 /// What the ask reserves of the quota's meter: a call takes one unit of `tool_calls` unless it says otherwise, and of

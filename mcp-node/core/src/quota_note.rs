@@ -58,8 +58,7 @@ impl QuotaNote {
         if let Some(hint) = self.hint {
             told["meter"] = TOOL_CALLS.into();
             told["limit"] = hint.limit.into();
-            told["remaining"] = hint.remaining.into();
-            told["resetAt"] = hint.period.to.to_string().into();
+            put_left(&mut told, &hint);
         }
         if !self.others.is_empty() {
             told["meters"] = self.others.iter().map(other).collect();
@@ -72,12 +71,17 @@ impl QuotaNote {
 }
 
 fn other((meter, hint): &(MeterName, Hint)) -> Value {
-    json!({
-        "meter": meter.as_str(),
-        "limit": hint.limit,
-        "remaining": hint.remaining,
-        "resetAt": hint.period.to.to_string(),
-    })
+    let mut told = json!({ "meter": meter.as_str(), "limit": hint.limit });
+    put_left(&mut told, hint);
+    told
+}
+
+fn put_left(told: &mut Value, hint: &Hint) {
+    told["remaining"] = hint.remaining.into();
+    if hint.at_least {
+        told["atLeast"] = true.into();
+    }
+    told["resetAt"] = hint.period.to.to_string().into();
 }
 
 fn warning(notice: &Notice) -> Value {
@@ -128,9 +132,9 @@ mod tests {
             percent: 104,
         };
         let other = Notice { kind: QuotaKind::Hard, percent: 80, ..notice.clone() };
-        let hint = Hint { remaining: 7, limit: 50, period };
-        let others =
-            vec![("tokens".parse().unwrap(), Hint { remaining: 900, limit: 1_000, period })];
+        let hint = Hint { remaining: 7, at_least: false, limit: 50, period };
+        let tokens = Hint { remaining: 900, at_least: true, limit: 1_000, period };
+        let others = vec![("tokens".parse().unwrap(), tokens)];
         QuotaNote { hint: Some(hint), others, notices: Some([notice, other].into()) }
     }
 
@@ -148,12 +152,16 @@ mod tests {
         let told: Value = serde_json::from_str(&format!("{{{}}}", note().member())).unwrap();
         let told = &told[META];
         assert_eq!((&told["remaining"], &told["limit"]), (&json!(7), &json!(50)));
-        assert_eq!(told["resetAt"], Timestamp(86_400_000).to_string());
+        assert_eq!(
+            (&told["resetAt"], &told["atLeast"]),
+            (&json!(Timestamp(86_400_000).to_string()), &Value::Null)
+        );
         let soft = &told["warnings"][0];
         assert_eq!((&soft["kind"], &soft["percent"]), (&json!("soft"), &json!(104)));
         assert_eq!((&soft["used"], &soft["meter"]), (&json!(1_040), &json!("tokens")));
         let tokens = &told["meters"][0];
         assert_eq!((&tokens["meter"], &tokens["remaining"]), (&json!("tokens"), &json!(900)));
+        assert_eq!(tokens["atLeast"], true, "more may be left");
         assert!(QuotaNote::default().is_empty());
     }
 }

@@ -8,7 +8,14 @@ use schemas::{
     LeaseRefusal, MeterName, Period, Quantity, RateLimits, RefusalReason, Scope, Timestamp,
 };
 
-use crate::{quota_note, rate_limit::TooFast};
+use crate::{
+    lease_book::{Need, units_of},
+    rate_limit::TooFast,
+    violations::BackoffWarning,
+};
+
+#[path = "refusal_text.rs"]
+mod text;
 
 /// Whose bound on calls was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +81,8 @@ pub enum Refusal {
         limit: Quantity,
         scope: Scope,
         period: Period,
+        /// What the refused call needs of the meter.
+        needed: u64,
     },
     UnitsHeld {
         meter: MeterName,
@@ -84,6 +93,8 @@ pub enum Refusal {
     },
     /// Other nodes hold all of the key's rate for the moment.
     RateHeld {
+        /// The key's rate over all nodes, where it is known.
+        per_minute: Option<u32>,
         retry_ms: u64,
     },
     /// Too many requests without a valid key came from the client's address.
@@ -94,16 +105,23 @@ pub enum Refusal {
     TooManyNewConnections {
         retry_ms: u64,
     },
-    /// Calls come faster than `per_minute` allows. `step` = how often its wait was doubled (see `violations`).
+    /// Calls come faster than `per_minute` allows.
     RateLimited {
+        /// Over all nodes, if it is a key's.
         per_minute: u32,
+        /// This node's share of a key's rate; `None` = it is not a key's, or nobody knows.
+        node_per_minute: Option<u32>,
         retry_ms: u64,
         whose: Whose,
-        step: u32,
+        /// What becomes of a key that does not wait; `None` = nothing.
+        warning: Option<BackoffWarning>,
     },
     /// As many calls run as may run at the same time.
     TooManyRunning {
-        most: u32,
+        /// Over all nodes, if it is a key's.
+        max: u32,
+        /// This node's share of a key's bound.
+        node_max: Option<u32>,
         whose: Whose,
     },
     /// The key went on calling too fast, however long it was told to wait.
@@ -142,7 +160,7 @@ pub enum Refusal {
     UpstreamTimeout,
 }
 
-/// One row of the contract.
+/// One row of the contract: status, code, reason, and what is said where `text` has nothing better.
 struct Row(u16, i64, &'static str, &'static str);
 
 impl Refusal {
@@ -198,39 +216,20 @@ impl Refusal {
             Self::RequestTooLarge(_) => {
                 Row(413, 41_301, "request_too_large", "The request is too large.")
             }
-            Self::QuotaExhausted { .. } => Row(
-                429,
-                42_901,
-                "quota_exhausted",
-                "The quota is used up. Do not retry before it resets.",
-            ),
-            Self::UnitsHeld { .. } => Row(
-                429,
-                42_902,
-                "units_held",
-                "The rest of the quota is held elsewhere for a moment. Retry later.",
-            ),
-            Self::RateHeld { .. } => Row(
-                429,
-                42_904,
-                "rate_held",
-                "The key's rate is held elsewhere for a moment. Retry later.",
-            ),
-            Self::RateLimited { .. } => {
-                Row(429, 42_903, "rate_limited", "Calls come too fast. Wait before the next one.")
+            Self::QuotaExhausted { .. } => {
+                Row(429, 42_901, "quota_exhausted", "A quota is used up.")
             }
-            Self::TooManyRunning { .. } => Row(
-                429,
-                42_905,
-                "too_many_running",
-                "Too many calls run at the same time. Wait until one ends.",
-            ),
-            Self::Blocked { .. } => Row(
-                429,
-                42_906,
-                "blocked",
-                "Calls came too fast for too long: none is served for a while. Wait as long as it says.",
-            ),
+            Self::UnitsHeld { .. } => {
+                Row(429, 42_902, "units_held", "The rest of a quota is held elsewhere.")
+            }
+            Self::RateHeld { .. } => {
+                Row(429, 42_904, "rate_held", "The key's rate is held elsewhere.")
+            }
+            Self::RateLimited { .. } => Row(429, 42_903, "rate_limited", "Calls come too fast."),
+            Self::TooManyRunning { .. } => {
+                Row(429, 42_905, "too_many_running", "Too many calls run at the same time.")
+            }
+            Self::Blocked { .. } => Row(429, 42_906, "blocked", "The key is blocked for a while."),
             Self::TooManyUnauthorized { .. } => Row(
                 429,
                 42_907,
@@ -331,60 +330,49 @@ impl Refusal {
         self.row().2
     }
 
-    /// One sentence for a person or a model.
+    /// What the ledger's refusal becomes. `retry_ms` = how long it is believed; `needs` = what the call needs, and
+    /// `rate` its key's, over all nodes.
     #[must_use]
-    pub fn message(&self) -> &'static str {
-        self.row().3
-    }
-
-    /// What the ledger's refusal becomes. `retry_ms` = how long it is believed.
-    #[must_use]
-    pub fn of_ledger(why: &LeaseRefusal, retry_ms: u64) -> Self {
+    pub fn of_ledger(
+        why: &LeaseRefusal,
+        retry_ms: u64,
+        needs: &[Need],
+        rate: Option<RateLimits>,
+    ) -> Self {
         match why.clone() {
             LeaseRefusal::QuotaExhausted { meter, limit, scope, period } => {
-                Self::QuotaExhausted { meter, limit, scope, period }
+                let needed = units_of(needs, &meter);
+                Self::QuotaExhausted { meter, limit, scope, period, needed }
             }
             LeaseRefusal::UnitsHeld { meter, limit, scope, period, .. } => {
                 Self::UnitsHeld { meter, limit, scope, period, retry_ms }
             }
-            LeaseRefusal::RateHeld { .. } => Self::RateHeld { retry_ms },
+            LeaseRefusal::RateHeld { .. } => {
+                Self::RateHeld { per_minute: rate.map(|rate| rate.per_minute), retry_ms }
+            }
             LeaseRefusal::KeyNotActive => Self::KeyNotActive,
             LeaseRefusal::EpochEnded | LeaseRefusal::LeaseClosed => Self::LedgerUnreachable,
         }
     }
 
-    /// What a call that comes too fast is told; `limits` = what is allowed here.
+    /// What a call that comes too fast is told; `here` = what is allowed at this node, `whole` = at all of them.
     #[must_use]
-    pub fn of_rate(why: TooFast, limits: RateLimits, whose: Whose) -> Self {
-        let per_minute = limits.per_minute;
+    pub fn of_rate(why: TooFast, here: RateLimits, whole: RateLimits, whose: Whose) -> Self {
+        let is_shared = whose == Whose::Key;
         match why {
-            TooFast::Wait(retry_ms) => Self::RateLimited { per_minute, retry_ms, whose, step: 0 },
-            TooFast::Running => {
-                Self::TooManyRunning { most: limits.concurrent.unwrap_or(u32::MAX), whose }
-            }
+            TooFast::Wait(retry_ms) => Self::RateLimited {
+                per_minute: whole.per_minute,
+                node_per_minute: is_shared.then_some(here.per_minute),
+                retry_ms,
+                whose,
+                warning: None,
+            },
+            TooFast::Running => Self::TooManyRunning {
+                max: whole.concurrent.or(here.concurrent).unwrap_or(u32::MAX),
+                node_max: here.concurrent.filter(|_| is_shared),
+                whose,
+            },
         }
-    }
-
-    /// The refusal in words for a model: what happened, and what to do now.
-    #[must_use]
-    pub fn advice(&self, now: Timestamp) -> String {
-        let what = match self {
-            Self::QuotaExhausted { meter, limit, scope, period } => {
-                let (meter, scope) = (meter.as_str().replace('_', " "), quota_note::scope(*scope));
-                let Quantity(limit) = limit;
-                return format!(
-                    "The tool was not called: the quota of {limit} {meter} of this {scope} is used up until {}. \
-                     Do not call it again before then: go on without it, or tell the user.",
-                    period.to
-                );
-            }
-            _ => self.message(),
-        };
-        let Some(ms) = self.retry_after_ms(now) else {
-            return format!("The tool was not called. {what}");
-        };
-        let seconds = ms.div_ceil(1_000);
-        format!("The tool was not called. {what} Wait {seconds} s before you call it again.")
     }
 
     /// When to come back; `None` = coming back changes nothing, or nobody knows. Unit: milliseconds.
@@ -396,7 +384,7 @@ impl Refusal {
             }
             Self::RateLimited { retry_ms, .. } | Self::Blocked { retry_ms } => Some(*retry_ms),
             Self::TooManyRunning { .. } => Some(1_000),
-            Self::UnitsHeld { retry_ms, .. } | Self::RateHeld { retry_ms } => Some(*retry_ms),
+            Self::UnitsHeld { retry_ms, .. } | Self::RateHeld { retry_ms, .. } => Some(*retry_ms),
             Self::TooManyUnauthorized { retry_ms } | Self::TooManyNewConnections { retry_ms } => {
                 Some(*retry_ms)
             }

@@ -33,7 +33,7 @@ impl Default for Backoff {
 
 /// What a refused call is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct BackoffDecision {
     /// When to come back. Unit: milliseconds.
     pub retry_ms: u64,
     /// How many steps the key has gone; 0 = none.
@@ -42,6 +42,42 @@ pub struct Told {
     pub blocked: bool,
     /// This call made the step.
     pub is_new: bool,
+    /// Violations that count towards the next step.
+    pub violations: u32,
+}
+
+/// What a key that is told to wait should know before it calls on: how far it has gone, and what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackoffWarning {
+    /// Violations that count towards the next step.
+    pub violations: u32,
+    /// So many make it.
+    pub after: u32,
+    /// Within this time. Unit: milliseconds.
+    pub window_ms: u64,
+    /// Steps gone.
+    pub step: u32,
+    /// Steps before the block.
+    pub steps: u32,
+    /// Unit: milliseconds.
+    pub block_ms: u64,
+}
+
+impl BackoffDecision {
+    /// What the key should know; `None` = it is blocked, or there are no steps.
+    #[must_use]
+    pub fn warning(&self, rules: Backoff) -> Option<BackoffWarning> {
+        let Backoff { after, window_ms, steps, block_ms, .. } = rules;
+        let Self { violations, step, .. } = *self;
+        (after > 0 && !self.blocked).then_some(BackoffWarning {
+            violations,
+            after,
+            window_ms,
+            step,
+            steps,
+            block_ms,
+        })
+    }
 }
 
 /// The violations of one key.
@@ -70,9 +106,17 @@ impl Violations {
     }
 
     /// A call is refused. `wait_ms` = what the limiter asks for; `None` = it was not asked, since the key is shut out.
-    pub fn refused(&mut self, now_ms: u64, wait_ms: Option<u64>, rules: Backoff) -> Told {
+    pub fn refused(
+        &mut self,
+        now_ms: u64,
+        wait_ms: Option<u64>,
+        rules: Backoff,
+    ) -> BackoffDecision {
         if rules.after == 0 {
-            return Told { retry_ms: wait_ms.unwrap_or(1), ..Told::default() };
+            return BackoffDecision {
+                retry_ms: wait_ms.unwrap_or(1),
+                ..BackoffDecision::default()
+            };
         }
         self.step_back(now_ms, rules);
         self.wait_ms = wait_ms.unwrap_or(self.wait_ms);
@@ -86,16 +130,22 @@ impl Violations {
         let shut_ms = self.shut_ms.saturating_sub(now_ms);
         let retry_ms = wait_ms.unwrap_or(0).max(shut_ms).max(1);
         self.tell(now_ms, retry_ms, is_new);
-        Told { retry_ms, step: self.step, blocked, is_new }
+        let violations = if self.is_new_window(now_ms, rules) { 0 } else { self.strikes };
+        BackoffDecision { retry_ms, step: self.step, blocked, is_new, violations }
     }
 
     fn is_violation(&self, now_ms: u64) -> bool {
         now_ms < self.until_ms && now_ms >= self.told_ms.saturating_add(GRACE_MS)
     }
 
+    /// Whether what was counted is too old to count on.
+    fn is_new_window(&self, now_ms: u64, rules: Backoff) -> bool {
+        now_ms.saturating_sub(self.counted_ms) >= rules.window_ms
+    }
+
     /// Counts a violation; whether it makes a step.
     fn strike(&mut self, now_ms: u64, rules: Backoff) -> bool {
-        if now_ms.saturating_sub(self.counted_ms) >= rules.window_ms {
+        if self.is_new_window(now_ms, rules) {
             (self.strikes, self.counted_ms) = (0, now_ms);
         }
         self.strikes += 1;
@@ -157,7 +207,7 @@ mod tests {
 
     impl Caller {
         /// `None` = it was served.
-        fn call(&mut self, now: u64, rules: Backoff) -> Option<Told> {
+        fn call(&mut self, now: u64, rules: Backoff) -> Option<BackoffDecision> {
             if now < self.violations.shut_until() {
                 return Some(self.violations.refused(now, None, rules));
             }
@@ -171,7 +221,9 @@ mod tests {
 
     #[test]
     fn a_key_that_does_not_wait_waits_longer_and_is_then_blocked() {
-        let told = |retry_ms, step, blocked, is_new| Some(Told { retry_ms, step, blocked, is_new });
+        let told = |retry_ms, step, blocked, is_new| {
+            Some(BackoffDecision { retry_ms, step, blocked, is_new, violations: 0 })
+        };
         let steps = [
             (0, None),
             (100, told(9_900, 0, false, false)), // Told to wait until 10,000.
@@ -193,10 +245,60 @@ mod tests {
         ];
         let mut caller = Caller::default();
         for (now, expected) in steps {
-            let found = caller.call(now, RULES);
-            let expected =
-                expected.map(|told| Told { retry_ms: told.retry_ms.min(30_000), ..told });
+            let found =
+                caller.call(now, RULES).map(|told| BackoffDecision { violations: 0, ..told });
+            let expected = expected
+                .map(|told| BackoffDecision { retry_ms: told.retry_ms.min(30_000), ..told });
             assert_eq!(found, expected, "at {now}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_warned_of_what_follows() {
+        let mut caller = Caller::default();
+        let mut warned = |now| {
+            let warning = caller.call(now, RULES)?.warning(RULES)?;
+            Some((warning.violations, warning.step))
+        };
+        assert_eq!(warned(0), None, "served");
+        assert_eq!(warned(100), Some((0, 0)), "before its first violation");
+        assert_eq!(warned(1_100), Some((1, 0)));
+        assert_eq!(warned(1_200), Some((2, 0)));
+        assert_eq!(warned(1_300), Some((0, 1)), "the third is a step, and counting begins anew");
+        let off = Backoff { after: 0, ..RULES };
+        assert_eq!(caller.call(1_400, off).and_then(|told| told.warning(off)), None);
+    }
+
+    /// When a client is blocked that has `per_minute` calls with a burst of a sixth of them, by default, if it is within
+    /// an hour; `waits` = its pauses after one refusal, two, and so on, after which it gives up and calls anew.
+    fn blocked_ms(per_minute: u32, waits: &[u64]) -> Option<u64> {
+        let (mut rate, mut violations) = (Rate::default(), Violations::default());
+        let limits = RateLimits { per_minute, burst: per_minute / 6, concurrent: None };
+        let (mut now, mut tried, rules) = (0, 0, Backoff::default());
+        while now < 3_600_000 {
+            let shut = now < violations.shut_until();
+            let wait = if shut { Err(TooFast::Wait(0)) } else { rate.take(now, limits) };
+            tried = if let Err(TooFast::Wait(ms)) = wait {
+                if violations.refused(now, (!shut).then_some(ms), rules).blocked {
+                    return Some(now);
+                }
+                tried + 1
+            } else {
+                0
+            };
+            now += waits[tried % waits.len()];
+        }
+        None
+    }
+
+    #[test]
+    fn how_soon_a_client_that_does_not_heed_is_blocked() {
+        // The README says these figures.
+        assert_eq!(blocked_ms(30, &[60]), Some(6_900), "a loop that calls again each 60 ms");
+        let doubling = blocked_ms(30, &[50, 500, 1_000, 2_000]).unwrap();
+        assert!((90_000..120_000).contains(&doubling), "three tries, 0.5 s doubled: {doubling}");
+        for waits in [&[60][..], &[500], &[50, 500, 1_000, 2_000]] {
+            assert_eq!(blocked_ms(60, waits), None, "no wait is longer than the grace");
         }
     }
 
@@ -207,7 +309,7 @@ mod tests {
         assert_eq!(violations.refused(60_000 + 400, Some(100), RULES).step, 1);
         assert_eq!(
             violations.refused(300_000, Some(100), RULES),
-            Told { retry_ms: 100, ..Told::default() }
+            BackoffDecision { retry_ms: 100, ..BackoffDecision::default() }
         );
     }
 
@@ -216,7 +318,7 @@ mod tests {
         let (mut caller, off) = (Caller::default(), Backoff { after: 0, ..RULES });
         caller.call(0, off);
         for now in 1..9_000 {
-            let told = Told { retry_ms: 10_000 - now, ..Told::default() };
+            let told = BackoffDecision { retry_ms: 10_000 - now, ..BackoffDecision::default() };
             assert_eq!(caller.call(now, off), Some(told));
         }
     }
@@ -236,7 +338,7 @@ mod tests {
                 prop_assert!(now >= violations.shut_until(), "shut out");
                 let Some(wait) = wait else { continue };
                 let told = violations.refused(now, Some(wait), rules);
-                prop_assert_eq!(told, Told { retry_ms: wait, ..Told::default() });
+                prop_assert_eq!(told, BackoffDecision { retry_ms: wait, ..BackoffDecision::default() });
                 now += told.retry_ms;
             }
         }

@@ -4,7 +4,7 @@
 //! result is first delivered here: a client asks for a result until it has it, and then no more. Bounded: those that
 //! nobody asked for in the longest time are forgotten when there are too many. Absent on purpose: the state of tasks (the server's), and polls (free).
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{net::IpAddr, num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
 use mcp_node_core::{
@@ -62,6 +62,8 @@ pub struct TaskPoll {
     /// The request's id, as it was written.
     pub request: String,
     pub server: Option<Arc<str>>,
+    /// The client's address; `None` = nobody knows.
+    pub client: Option<IpAddr>,
     pub traced: Traced,
 }
 
@@ -111,6 +113,7 @@ impl TaskPoll {
         }
         let origin = Origin {
             connection: self.connection,
+            client: self.client,
             request: &self.request,
             server: self.server.as_deref(),
             traced: Some(&self.traced),

@@ -8,8 +8,10 @@ use axum::{
     },
     response::Response,
 };
-use mcp_node_core::{Refusal, lease_book::Hint, quota_note::scope as scope_name};
-use schemas::{Period, TOOL_CALLS, Timestamp};
+use mcp_node_core::{
+    Refusal, lease_book::Hint, quota_note::scope as scope_name, violations::BackoffWarning,
+};
+use schemas::{TOOL_CALLS, Timestamp};
 use serde_json::{Value, json, value::RawValue};
 
 use super::FIRST_MODERN;
@@ -18,6 +20,7 @@ use crate::clock;
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const REMAINING: HeaderName = HeaderName::from_static("x-tollbook-remaining");
+const REMAINING_AT_LEAST: HeaderName = HeaderName::from_static("x-tollbook-remaining-at-least");
 const WARNING: HeaderName = HeaderName::from_static("x-tollbook-warning");
 /// The revisions that every server is offered to clients in.
 pub const VERSIONS: [&str; 5] =
@@ -42,15 +45,19 @@ pub fn refuse(refusal: &Refusal, id: Option<&str>) -> Response {
             format!(r#"Bearer realm="tollbook", error="insufficient_scope", scope="{scope}""#);
         headers.insert(WWW_AUTHENTICATE, asked.parse().expect("a scope is visible ASCII"));
     }
-    if let Refusal::RateLimited { per_minute, retry_ms, .. } = refusal {
+    if let Refusal::RateLimited { per_minute, node_per_minute, retry_ms, .. } = refusal {
+        let share = node_per_minute.filter(|share| share != per_minute);
+        let share = share.map_or_else(String::new, |share| format!(";node-share={share}"));
         let (policy, state) = (
-            format!(r#""calls";q={per_minute};w=60"#),
+            format!(r#""calls";q={per_minute};w=60{share}"#),
             format!(r#""calls";r=0;t={}"#, retry_ms.div_ceil(1_000)),
         );
         put_rate(headers, policy, state);
     }
     if let (Some((limit, _, period)), Some(meter)) = (refusal.limit(), refusal.meter()) {
-        rate_limit(headers, meter.as_str(), limit.0, 0, period, now);
+        let at_least = !is_spent(refusal);
+        let hint = Hint { remaining: 0, at_least, limit: limit.0, period };
+        rate_limit(headers, meter.as_str(), hint, now);
     }
     response
 }
@@ -59,8 +66,7 @@ pub fn refuse(refusal: &Refusal, id: Option<&str>) -> Response {
 #[must_use]
 pub fn error(refusal: &Refusal, id: Option<&str>, now: Timestamp) -> Vec<u8> {
     let id = id.and_then(|id| RawValue::from_string(id.to_owned()).ok());
-    let error =
-        json!({ "code": refusal.code(), "message": refusal.message(), "data": data(refusal, now) });
+    let error = json!({ "code": refusal.code(), "message": refusal.message(now), "data": data(refusal, now) });
     // The id goes back byte for byte, whatever number or text it is.
     let id = id.as_ref().map_or("null", |id| id.get());
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#).into_bytes()
@@ -76,6 +82,9 @@ pub(super) fn data(refusal: &Refusal, now: Timestamp) -> Value {
     if let Some((limit, scope, period)) = refusal.limit() {
         put("limit", limit.0.into());
         put("remaining", 0.into());
+        if !is_spent(refusal) {
+            put("atLeast", true.into());
+        }
         put("resetAt", period.to.to_string().into());
         put("scope", scope_name(scope).into());
     }
@@ -87,16 +96,31 @@ pub(super) fn data(refusal: &Refusal, now: Timestamp) -> Value {
             put("detail", why.as_str().into());
         }
         Refusal::InsufficientScope(scope) => put("scope", scope.as_str().into()),
-        Refusal::RateLimited { per_minute, whose, step, .. } => {
+        Refusal::RateLimited { per_minute, node_per_minute, whose, warning, .. } => {
             put("perMinute", (*per_minute).into());
             put("scope", whose.as_str().into());
-            if *step > 0 {
-                put("backoffStep", (*step).into());
+            if let Some(share) = node_per_minute {
+                put("nodePerMinute", (*share).into());
+            }
+            if let Some(warning) = warning {
+                if warning.step > 0 {
+                    put("backoffStep", warning.step.into());
+                }
+                put("backoff", backoff(*warning));
             }
         }
-        Refusal::TooManyRunning { most, whose } => {
-            put("concurrent", (*most).into());
+        Refusal::RateHeld { per_minute, .. } => {
+            put("scope", "key".into());
+            if let Some(per_minute) = per_minute {
+                put("perMinute", (*per_minute).into());
+            }
+        }
+        Refusal::TooManyRunning { max, node_max, whose } => {
+            put("concurrent", (*max).into());
             put("scope", whose.as_str().into());
+            if let Some(share) = node_max {
+                put("nodeConcurrent", (*share).into());
+            }
         }
         Refusal::Blocked { retry_ms } => {
             let end = now.plus_ms(i64::try_from(*retry_ms).unwrap_or(i64::MAX));
@@ -113,15 +137,31 @@ pub(super) fn data(refusal: &Refusal, now: Timestamp) -> Value {
     data
 }
 
+/// Whether nothing at all is left of the quota that refused: no call can be served before it resets.
+fn is_spent(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::QuotaExhausted { needed: ..=1, .. })
+}
+
+/// How far a key has gone that does not wait, and what follows if it goes on.
+fn backoff(warning: BackoffWarning) -> Value {
+    let BackoffWarning { violations, after, window_ms, step, steps, block_ms } = warning;
+    let next = if step < steps { "longer_wait" } else { "block" };
+    json!({ "violations": violations, "after": after, "windowMs": window_ms, "step": step, "steps": steps,
+        "next": next, "blockMs": block_ms })
+}
+
 /// Tells a served caller what is left.
 pub fn hint(headers: &mut HeaderMap, hint: Hint) {
     headers.insert(REMAINING, hint.remaining.into());
-    rate_limit(headers, TOOL_CALLS, hint.limit, hint.remaining, hint.period, clock::wall());
+    if hint.at_least {
+        headers.insert(REMAINING_AT_LEAST, HeaderValue::from_static("true"));
+    }
+    rate_limit(headers, TOOL_CALLS, hint, clock::wall());
 }
 
 /// Tells a served caller what is left of another meter than calls.
 pub fn hint_of(headers: &mut HeaderMap, meter: &str, hint: Hint) {
-    rate_limit(headers, meter, hint.limit, hint.remaining, hint.period, clock::wall());
+    rate_limit(headers, meter, hint, clock::wall());
 }
 
 /// Warns a served caller of quotas that near their limit.
@@ -130,22 +170,17 @@ pub fn warn(headers: &mut HeaderMap, warning: &str) {
         .insert(WARNING, warning.parse().expect("names, digits and quotes are a header's value"));
 }
 
-/// The fields of draft-ietf-httpapi-ratelimit-headers-11.
-fn rate_limit(
-    headers: &mut HeaderMap,
-    meter: &str,
-    limit: u64,
-    remaining: u64,
-    period: Period,
-    now: Timestamp,
-) {
+/// The fields of draft-ietf-httpapi-ratelimit-headers-11; `at-least` is ours.
+fn rate_limit(headers: &mut HeaderMap, meter: &str, hint: Hint, now: Timestamp) {
+    let Hint { remaining, at_least, limit, period } = hint;
     let seconds = |ms: i64| u64::try_from(ms).unwrap_or(0).div_ceil(1_000);
     let window = seconds(period.to.ms_since(period.from));
     let reset = seconds(period.to.ms_since(now));
+    let at_least = if at_least { ";at-least" } else { "" };
     put_rate(
         headers,
         format!(r#""{meter}";q={limit};w={window}"#),
-        format!(r#""{meter}";r={remaining};t={reset}"#),
+        format!(r#""{meter}";r={remaining};t={reset}{at_least}"#),
     );
 }
 
@@ -191,7 +226,7 @@ pub fn event(message: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use schemas::{Quantity, Scope, TenantId};
+    use schemas::{Period, Quantity, Scope, TenantId};
     use uuid::Uuid;
 
     use super::*;
@@ -201,7 +236,8 @@ mod tests {
         let period = Period { from: Timestamp(0), to: clock::wall().plus_ms(60_000) };
         let scope = Scope::Tenant(TenantId(Uuid::nil()));
         let meter = schemas::MeterName::tool_calls();
-        let refusal = Refusal::QuotaExhausted { meter, limit: Quantity(50), scope, period };
+        let refusal =
+            Refusal::QuotaExhausted { meter, limit: Quantity(50), scope, period, needed: 1 };
         let response = refuse(&refusal, Some("\"a\\u0062\""));
         assert_eq!(response.status(), 429);
         let header = |name| response.headers()[name].to_str().unwrap().to_owned();
@@ -216,6 +252,9 @@ mod tests {
         assert_eq!((&data["reason"], &data["limit"]), (&json!("quota_exhausted"), &json!(50)));
         assert_eq!((&data["remaining"], &data["scope"]), (&json!(0), &json!("tenant")));
         assert_eq!(data["resetAt"], period.to.to_string());
+        assert_eq!(data["atLeast"], Value::Null, "0 is all that is left");
+        let text = body["error"]["message"].as_str().unwrap();
+        assert!(text.starts_with("50 of 50 calls of this tenant used; resets "), "{text}");
         assert!(data["retryAfterMs"].as_u64().is_some());
     }
 

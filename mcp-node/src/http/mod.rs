@@ -247,9 +247,10 @@ async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response 
                 tracing::info!(
                     tenant = labels.tenant.as_deref(),
                     organization = labels.organization.as_deref(),
+                    client = client.map(tracing::field::display),
                     connectionId = connection,
                     status = refusal.reason(),
-                    "Refused"
+                    "Request refused"
                 );
                 return answer::refuse(&refusal, None);
             }

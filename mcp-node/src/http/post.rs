@@ -1,6 +1,6 @@
 //! One posted message: its body, what it says, and leave to forward it.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use axum::{
     body::{Body, Bytes},
@@ -17,6 +17,7 @@ use super::{Door, Front, Inbound, answer, as_result, changes, era};
 use crate::{
     access::Access,
     call::{TaskPoll, Tasks},
+    clock,
     keys::Known,
     meter::{Call, Meter, Origin, Permit},
     traces::Traced,
@@ -89,6 +90,7 @@ impl Post {
         }
         let origin = Origin {
             connection: self.inbound.connection,
+            client: self.inbound.client,
             request: &id.raw,
             server: self.server.as_deref(),
             traced: Some(&self.traced),
@@ -130,6 +132,7 @@ impl Post {
             connection,
             request,
             server: self.server.clone(),
+            client: self.inbound.client,
             traced: self.traced.clone(),
         })
     }
@@ -163,7 +166,7 @@ pub(super) async fn serve(door: &Door, front: &Front, inbound: Inbound, body: Bo
     let traced = door.traces.begin(&message, &inbound.headers, &inbound.caller.state());
     let (server, bytes_in) = (front.name().cloned(), body.len() as u64);
     let post = Post { inbound, body, kind, traced, bytes_in, server, meter, access };
-    let (said, modern) = (Said::of(&post), post.inbound.is_modern());
+    let (said, modern) = (RefusalLog::of(&post), post.inbound.is_modern());
     match front.post(post).await {
         Ok(response) => match (shown, listens) {
             (Some(shown), _) => shown.of(response, id, front.max_answer_bytes()).await,
@@ -187,36 +190,48 @@ pub(super) async fn serve(door: &Door, front: &Front, inbound: Inbound, body: Bo
 }
 
 /// What the log line of a refused request says.
-struct Said {
+struct RefusalLog {
     caller: Arc<Known>,
     connection: u64,
+    client: Option<IpAddr>,
+    method: Option<String>,
     tool: Option<String>,
     request: Option<String>,
     traced: Traced,
     began: Instant,
 }
 
-impl Said {
+impl RefusalLog {
     fn of(post: &Post) -> Self {
-        let (request, tool) = match &post.kind {
-            Kind::Request { id, tool, .. } => (Some(id.raw.clone()), tool.clone()),
-            Kind::Notification { .. } | Kind::Answer => (None, None),
+        let (request, method, tool) = match &post.kind {
+            Kind::Request { id, method, tool, .. } => {
+                (Some(id.raw.clone()), Some(method.clone()), tool.clone())
+            }
+            Kind::Notification { .. } | Kind::Answer => (None, None, None),
         };
-        let (caller, connection) = (post.inbound.caller.clone(), post.inbound.connection);
+        let Inbound { caller, connection, client, .. } = &post.inbound;
+        let (caller, connection, client) = (caller.clone(), *connection, *client);
         let traced = post.traced.clone();
-        Self { caller, connection, tool, request, traced, began: Instant::now() }
+        Self { caller, connection, client, method, tool, request, traced, began: Instant::now() }
     }
 
     fn log(&self, door: &Door, refusal: &Refusal) {
+        let state = self.caller.state();
+        let what = if self.tool.is_some() { "tools/call" } else { "Request" };
         tracing::info!(
-            tenant = %self.caller.state().tenant,
+            tenant = %state.tenant,
+            project = %state.project,
+            key = %state.key,
             organization = door.meter.labels().organization.as_deref(),
+            client = self.client.map(tracing::field::display),
             connectionId = self.connection,
+            method = self.method.as_deref(),
             tool = self.tool.as_deref(),
             requestId = self.request.as_deref(),
             duration = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
             status = refusal.reason(),
-            "Refused"
+            detail = %refusal.message(clock::wall()),
+            "{what} refused"
         );
     }
 }

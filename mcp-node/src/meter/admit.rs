@@ -44,7 +44,7 @@ impl Shared {
             // It takes nothing of any quota, so none that is spent can refuse it.
             Take::Refused { why, .. } if plan.needs.is_empty() && is_of_quota(&why) => None,
             Take::Refused { why, retry_ms } => {
-                let refusal = Refusal::of_ledger(&why, retry_ms);
+                let refusal = Refusal::of_ledger(&why, retry_ms, &plan.needs, state.rate);
                 return match why {
                     LeaseRefusal::UnitsHeld { .. }
                     | LeaseRefusal::RateHeld { .. }
@@ -110,11 +110,13 @@ fn bounded(
 ) -> Result<Taken, Refusal> {
     let whose = (state.tenant, call.origin.connection);
     rules.bounds.take(known, limits, whose, now.mono_ms).map_err(|met| match met {
-        (TooFast::Wait(wait_ms), limits, Whose::Key) => {
-            let (per_minute, backoff) = (limits.per_minute, rules.settings.backoff);
-            known.behaviour.too_fast(state, now, wait_ms, per_minute, backoff)
+        (TooFast::Wait(wait_ms), here, Whose::Key) => {
+            known.behaviour.too_fast(state, now, wait_ms, here, rules.settings.backoff)
         }
-        (why, limits, whose) => Refusal::of_rate(why, limits, whose),
+        (why, here, Whose::Key) => {
+            Refusal::of_rate(why, here, state.rate.unwrap_or(here), Whose::Key)
+        }
+        (why, limits, whose) => Refusal::of_rate(why, limits, limits, whose),
     })
 }
 

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mcp_node_core::{
     Now, Refusal,
     refusal::Whose,
-    violations::{Backoff, Told, Violations},
+    violations::{Backoff, BackoffDecision, Violations},
 };
 use parking_lot::Mutex;
-use schemas::KeyState;
+use schemas::{KeyState, RateLimits};
 
 /// How one key has behaved. A key that keeps to its rate costs one look at a number.
 #[derive(Default)]
@@ -24,20 +24,20 @@ impl Behaviour {
         if now.mono_ms >= self.shut_until.load(Ordering::Relaxed) {
             return None;
         }
-        let per_minute = state.rate.map_or(0, |rate| rate.per_minute);
-        Some(self.refused(state, now, None, per_minute, rules))
+        Some(self.refused(state, now, None, None, rules))
     }
 
-    /// What a call is told that its key's rate refuses: `wait_ms` by the rate alone, longer if the key does not wait.
+    /// What a call is told that its key's rate refuses: `wait_ms` by the rate alone, longer if the key does not wait;
+    /// `here` = this node's share of the rate.
     pub fn too_fast(
         &self,
         state: &KeyState,
         now: Now,
         wait_ms: u64,
-        per_minute: u32,
+        here: RateLimits,
         rules: Backoff,
     ) -> Refusal {
-        self.refused(state, now, Some(wait_ms), per_minute, rules)
+        self.refused(state, now, Some(wait_ms), Some(here), rules)
     }
 
     fn refused(
@@ -45,36 +45,44 @@ impl Behaviour {
         state: &KeyState,
         now: Now,
         wait_ms: Option<u64>,
-        per_minute: u32,
+        here: Option<RateLimits>,
         rules: Backoff,
     ) -> Refusal {
-        let told = {
+        let decision = {
             let mut violations = self.violations.lock();
-            let told = violations.refused(now.mono_ms, wait_ms, rules);
+            let decision = violations.refused(now.mono_ms, wait_ms, rules);
             self.shut_until.store(violations.shut_until(), Ordering::Relaxed);
-            told
+            decision
         };
-        if told.is_new {
-            say(state, told);
+        if decision.is_new {
+            log_step(state, decision);
         }
-        if told.blocked {
-            return Refusal::Blocked { retry_ms: told.retry_ms };
+        let retry_ms = decision.retry_ms;
+        if decision.blocked {
+            return Refusal::Blocked { retry_ms };
         }
-        let Told { retry_ms, step, .. } = told;
-        Refusal::RateLimited { per_minute, retry_ms, whose: Whose::Key, step }
+        Refusal::RateLimited {
+            // A key whose rate was taken away a moment ago goes by its lease until that is replaced.
+            per_minute: state.rate.or(here).map_or(0, |rate| rate.per_minute),
+            node_per_minute: here.map(|rate| rate.per_minute),
+            retry_ms,
+            whose: Whose::Key,
+            warning: decision.warning(rules),
+        }
     }
 }
 
 /// Once a step.
-fn say(state: &KeyState, told: Told) {
-    let step = if told.blocked { "block" } else { "longer_wait" };
+fn log_step(state: &KeyState, decision: BackoffDecision) {
+    let step = if decision.blocked { "block" } else { "longer_wait" };
     metrics::counter!("mcp_backoff_steps_total", "step" => step).increment(1);
     tracing::warn!(
         tenant = %state.tenant,
+        project = %state.project,
         key = %state.key,
-        step = told.step,
-        blocked = told.blocked,
-        waitMs = told.retry_ms,
-        "A key calls on and on too fast"
+        step = decision.step,
+        blocked = decision.blocked,
+        waitMs = decision.retry_ms,
+        "Key ignores Retry-After: its wait was lengthened"
     );
 }

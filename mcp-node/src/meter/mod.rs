@@ -19,6 +19,7 @@ mod rules;
 mod settings;
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -40,12 +41,17 @@ use crate::{
     clock::Clock,
     keys::{Keys, Known},
     labels::Labels,
+    reach::{Missing, Reach},
     spool::{CannotRecord, Spool},
     traces::Traced,
 };
 
 /// How long a call waits for a lease.
-const LEASE_PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const LEASE_TIMEOUT: Duration = Duration::from_secs(2);
+/// So many calls of one key wait at most for what others hold, or for a ledger that does not answer.
+const MAX_WAITING: u32 = 64;
+/// So many wait at most for an answer that is on its way, as for a key's first lease.
+const MAX_WAITING_FOR_ANSWER: u32 = 1_024;
 /// How often leases are looked at.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -66,6 +72,8 @@ pub struct Call<'a> {
 pub struct Origin<'a> {
     /// The number of the client's connection; 0 = nobody knows.
     pub connection: u64,
+    /// The client's address; `None` = nobody knows.
+    pub client: Option<IpAddr>,
     /// The request's id, as it was written.
     pub request: &'a str,
     /// Which of the node's servers it is for; `None` = its only one.
@@ -85,6 +93,7 @@ pub(crate) struct Shared {
     pub spool: Arc<Spool>,
     pub clock: Clock,
     pub askers: Askers,
+    pub reach: Reach,
     pub refusals: Refusals,
     rules: RwLock<Arc<Rules>>,
     /// When a meter that could not be read was last told of. Unit: milliseconds.
@@ -102,6 +111,7 @@ impl Meter {
     pub(crate) fn new(
         spool: Arc<Spool>,
         askers: Askers,
+        reach: Reach,
         fenced: CancellationToken,
         labels: Labels,
         settings: MeterSettings,
@@ -111,6 +121,7 @@ impl Meter {
             spool,
             clock: Clock::default(),
             askers,
+            reach,
             refusals: Refusals::default(),
             rules: RwLock::new(Arc::new(Rules::new(settings))),
             told_of_meters_ms: AtomicU64::new(0),
@@ -170,6 +181,9 @@ impl Meter {
     pub async fn admit(&self, known: &Arc<Known>, call: Call<'_>) -> Result<Permit, Refusal> {
         let admitted = self.try_admit(known, call).await;
         if let Err(refusal) = &admitted {
+            if *refusal == Refusal::LedgerUnreachable {
+                self.shared.reach.refused(known.state().shard);
+            }
             self.shared.note_refused(&known.state(), call.tool, refusal);
         }
         admitted
@@ -181,18 +195,22 @@ impl Meter {
         }
         let rules = self.shared.rules();
         let plan = rules.plans.of(call.tool);
-        let mut deadline = None;
+        let (mut deadline, mut waiting) = (None, None);
         loop {
             let changed = known.changed.notified();
             let state = known.state();
+            // What waits has taken nothing: no unit, no rate, no place among the calls that run.
             let (why, wait) = match self.shared.try_take(known, &state, call, &rules, &plan)? {
                 Ok(permit) => return Ok(permit),
                 Err(waits) => waits,
             };
+            if waiting.is_none() {
+                waiting = known.start_waiting(self.shared.max_waiting(&state, &why));
+            }
             let now = Instant::now();
-            let deadline = *deadline.get_or_insert(now + LEASE_PATIENCE);
+            let deadline = *deadline.get_or_insert(now + LEASE_TIMEOUT);
             let wake = wait.map_or(deadline, |wait| now + wait);
-            if wake > deadline || now >= deadline {
+            if waiting.is_none() || wake > deadline || now >= deadline {
                 return Err(why);
             }
             tokio::select! {
@@ -232,6 +250,15 @@ impl Meter {
     pub fn trouble(&self) -> Option<String> {
         let draining = self.shared.draining.load(Ordering::Relaxed);
         draining.then(|| "stopping".to_owned()).or_else(|| self.shared.spool.trouble())
+    }
+
+    /// What the node needs and has not got: parts of it, why, and whether calls are served all the same.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Missing> {
+        let mut missing = self.shared.reach.missing(|| self.shared.has_lease());
+        let spool = self.trouble();
+        missing.extend(spool.map(|reason| Missing { part: "spool", reason, is_served: false }));
+        missing
     }
 
     /// Refuses new calls from now on.
@@ -343,6 +370,23 @@ impl Shared {
         }
     }
 
+    /// Whether any key has a lease that calls can be served from.
+    fn has_lease(&self) -> bool {
+        let (now, mut found) = (self.clock.now(), false);
+        self.keys.for_each(|known| found = found || known.book.lock().can_serve(now));
+        found
+    }
+
+    /// How many calls of a key may wait at most, to be served after all when `why` is over.
+    fn max_waiting(&self, state: &KeyState, why: &Refusal) -> u32 {
+        match why {
+            Refusal::LedgerUnreachable if !self.reach.is_failing(state.shard) => {
+                MAX_WAITING_FOR_ANSWER
+            }
+            _ => MAX_WAITING,
+        }
+    }
+
     fn start_ticking(&self, known: &Arc<Known>) {
         if !std::mem::replace(&mut *known.ticking.lock(), true) {
             self.ticking.lock().push(known.clone());
@@ -378,6 +422,7 @@ impl Shared {
     }
 
     fn measure(&self) {
+        self.reach.measure();
         metrics::gauge!("mcp_keys").set(self.keys.len() as f64);
         metrics::gauge!("mcp_calls_in_flight").set(self.in_flight.load(Ordering::Relaxed) as f64);
         metrics::gauge!("mcp_spool_bytes").set(self.spool.bytes() as f64);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -46,6 +47,7 @@ pub struct Permit {
     tool: String,
     bytes_in: u64,
     connection: u64,
+    client: Option<IpAddr>,
     request: String,
     server: Option<String>,
     traced: Traced,
@@ -85,6 +87,7 @@ impl Permit {
             tool: call.tool.to_owned(),
             bytes_in: call.bytes_in,
             connection: call.origin.connection,
+            client: call.origin.client,
             request: call.origin.request.to_owned(),
             server: call.origin.server.map(str::to_owned),
             traced: call.origin.traced.cloned().unwrap_or_default(),
@@ -262,13 +265,16 @@ impl Permit {
             ($level:ident) => {
                 tracing::$level!(
                     tenant = %self.state.tenant,
+                    project = %self.state.project,
+                    key = %self.state.key,
                     organization,
+                    client = self.client.map(tracing::field::display),
                     connectionId = self.connection,
                     tool = self.tool,
                     requestId = self.request,
                     duration = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
                     status,
-                    "Call"
+                    "{} finished", self.method
                 )
             };
         }

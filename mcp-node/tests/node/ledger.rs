@@ -3,7 +3,7 @@
 //! It checks what the real one relies on: every position once and in order, no lease overspent, each closing true.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -30,6 +30,8 @@ struct Books {
     leases: HashMap<LeaseId, Open>,
     answers: HashMap<LeaseId, LeaseAnswer>,
     records: Vec<Placed>,
+    /// Keys that a lease was asked for.
+    asked: HashSet<KeyId>,
     next: BTreeMap<(NodeId, Epoch, Shard), u64>,
     as_of: u64,
     silent: bool,
@@ -181,6 +183,13 @@ impl Ledger {
         (books.ttl_ms, books.most_units) = (ttl_ms, most_units);
     }
 
+    /// Holds so many calls of the key's quota, as a node does that never gives them back.
+    pub fn hold(&self, key: &KeyState, units: u64) {
+        let mut books = self.books.lock();
+        let quotas = &mut books.keys.get_mut(&key.key).unwrap().quotas;
+        quotas.get_mut(&MeterName::tool_calls()).unwrap().outstanding += units;
+    }
+
     pub async fn recall(&self, key: &KeyState) {
         let payload = serde_json::to_vec(&LeaseRecall { key: key.key }).unwrap();
         self.nats.client.publish(subject::lease_recall(key.shard), payload.into()).await.unwrap();
@@ -200,6 +209,11 @@ impl Ledger {
     /// Units that leases of the key still hold.
     pub fn outstanding(&self, key: &KeyState) -> u64 {
         self.books.lock().keys[&key.key].quotas.values().map(|quota| quota.outstanding).sum()
+    }
+
+    /// Whether a lease was asked for.
+    pub fn was_asked(&self, key: &KeyState) -> bool {
+        self.books.lock().asked.contains(&key.key)
     }
 
     /// Whether it has read everything that the spool holds.
@@ -281,6 +295,7 @@ impl Books {
         if let Some(answer) = self.answers.get(&ask.lease) {
             return answer.clone(); // The same question has the same answer.
         }
+        self.asked.insert(ask.key);
         let (ttl_ms, most) = (self.ttl_ms, self.most_units);
         let key = self.keys.get_mut(&ask.key).unwrap();
         let now = clock::wall();
@@ -297,7 +312,20 @@ impl Books {
             return refused(LeaseRefusal::EpochEnded);
         }
         let mut shares = vec![];
+        // What this epoch of this node holds of the key itself.
+        let own = |open: &&Open| {
+            let lease = &open.lease;
+            (&lease.node, lease.epoch, lease.key) == (&request.node, request.epoch, ask.key)
+        };
+        let own_unspent = |meter: &MeterName| -> u64 {
+            let unspent = |open: &Open| {
+                let units = open.lease.share(meter).map_or(0, |units| units.0);
+                units - open.spent.get(meter).copied().unwrap_or(0)
+            };
+            self.leases.values().filter(own).map(unspent).sum()
+        };
         for (meter, quota) in &key.quotas {
+            let held = Some(Quantity(quota.outstanding - own_unspent(meter)));
             let reserve = Reserve { per_call: Quantity(1), want: ask.want };
             let reserve = ask.reserve.get(meter).copied().unwrap_or(reserve);
             let (per_call, left) = (reserve.per_call.0, quota.left());
@@ -312,7 +340,7 @@ impl Books {
             }
             let units = reserve.want.0.min(most).min(left.div_ceil(4)).max(per_call);
             let (units, left) = (Quantity(units), Quantity(left - units));
-            shares.push(Share { meter, units, left, limit, period });
+            shares.push(Share { meter, units, left, held, limit, period });
         }
         for share in &shares {
             key.quotas.get_mut(&share.meter).unwrap().outstanding += share.units.0;

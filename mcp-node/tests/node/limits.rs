@@ -123,7 +123,7 @@ async fn a_refusal_can_be_told_to_the_model_and_counts_for_nothing() {
     assert_eq!((&old["id"], &old["result"]["isError"]), (&json!(7), &json!(true)));
     assert_eq!(old["result"]["resultType"], Value::Null, "older results have no type");
     let text = old["result"]["content"][0]["text"].as_str().unwrap();
-    assert!(text.contains("quota of 1 tool calls of this key is used up until"), "{text}");
+    assert!(text.contains("1 of 1 calls of this key used; resets "), "{text}");
     let data = &old["result"]["_meta"]["dev.tollbook/refusal"];
     assert_eq!((&data["reason"], &data["code"]), (&json!("quota_exhausted"), &json!(42_901)));
     assert!(data["retryAfterMs"].as_u64().is_some());

@@ -222,8 +222,11 @@ async fn settings_keep_the_names_that_operators_know_and_every_call_has_its_line
     let caller = Caller::new(&url, SECRET);
     known(&caller).await;
     assert_eq!(caller.called(1, "success", json!({})).await.0, 200);
-    let line = line_with(&mut lines, "Call").await;
+    let line = line_with(&mut lines, "tools/call finished").await;
     assert_eq!(line["level"], "DEBUG");
+    let whose = |line: &Value| ["project", "key", "client"].map(|field| line[field].clone());
+    let expected = [json!(key.project.to_string()), json!(key.key.to_string()), json!("127.0.0.1")];
+    assert_eq!(whose(&line), expected, "{line}");
     assert!(
         line["timestamp"].is_string() && line["duration"].is_u64() && line["connectionId"].is_u64(),
         "{line}"
@@ -237,12 +240,25 @@ async fn settings_keep_the_names_that_operators_know_and_every_call_has_its_line
         (&json!("success"), &json!("1"), &json!("success"))
     );
     assert_eq!(caller.called(2, "never", json!({})).await.0, 504, "the file's time");
-    assert_eq!(line_with(&mut lines, "Call").await["status"], "timeout");
+    assert_eq!(line_with(&mut lines, "tools/call finished").await["status"], "timeout");
     assert_eq!(caller.post("x".repeat(3_000)).await.status(), 413, "variables go before the file");
     let nobody = Caller::new(&url, "tb_nobody").call(3, "success", json!({})).await;
     assert_eq!(nobody.status(), 401);
-    let line = line_with(&mut lines, "Refused").await;
+    let line = line_with(&mut lines, "Request refused").await;
     assert_eq!((&line["tenant"], &line["status"]), (&json!("operator"), &json!("unauthorized")));
+    assert_eq!(whose(&line), [Value::Null, Value::Null, json!("127.0.0.1")], "{line}");
+    world.ledger.key("tb_poor", Some(0)).await;
+    let poor = Caller::new(&url, "tb_poor");
+    known(&poor).await;
+    assert_eq!(poor.called(4, "success", json!({})).await.0, 429);
+    let line = line_with(&mut lines, "tools/call refused").await;
+    assert_eq!((&line["status"], &line["tool"]), (&json!("quota_exhausted"), &json!("success")));
+    let detail = line["detail"].as_str().unwrap();
+    assert!(detail.starts_with("0 of 0 calls of this key used; resets "), "{detail}");
+    let [project, poor, client] = whose(&line);
+    assert!(project.as_str().is_some_and(|id| id.starts_with("prj_")), "{line}");
+    assert!(poor.as_str().is_some_and(|id| id.starts_with("key_") && json!(id) != expected[1]));
+    assert_eq!(client, "127.0.0.1");
 
     let anybody = |path: &str| Caller::new(&format!("{ops}{path}"), "-").without("x-api-key");
     assert_eq!(anybody("/ready").send(Method::GET, "").await.status(), 200);

@@ -119,3 +119,73 @@ async fn a_node_can_be_told_to_leave_the_meta_alone() {
     assert!(messages.iter().all(|message| message["result"]["_meta"].is_null()), "{messages:?}");
     rig.stop().await;
 }
+
+/// What a call was told is left, and whether more may be.
+fn left(headers: &HeaderMap, body: &[u8]) -> (u64, bool) {
+    let remaining = header(headers, "x-tollbook-remaining").unwrap().parse().unwrap();
+    let at_least = header(headers, "x-tollbook-remaining-at-least").as_deref() == Some("true");
+    let rate_limit = header(headers, "ratelimit").unwrap();
+    assert!(rate_limit.starts_with(&format!(r#""tool_calls";r={remaining};t="#)), "{rate_limit}");
+    assert_eq!(rate_limit.ends_with(";at-least"), at_least, "{rate_limit}");
+    let quota = message(body)["result"]["_meta"][META].clone();
+    assert_eq!((&quota["remaining"], quota["atLeast"] == true), (&json!(remaining), at_least));
+    (remaining, at_least)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_counts_down_to_the_last_unit_and_then_refuses() {
+    let (rig, _server) = with_server().await;
+    rig.ledger().key(SECRET, Some(12)).await;
+    until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
+    let caller = rig.caller(SECRET);
+    for expected in (0..12).rev() {
+        let served = caller.call(expected, "success", json!({})).await;
+        assert_eq!(served.status(), 200);
+        assert_eq!(left(served.headers(), served.body()), (expected, false));
+    }
+    let refused = caller.call(12, "success", json!({})).await;
+    assert_eq!(refused.status(), 429);
+    let error = message(refused.body())["error"].clone();
+    let text = error["message"].as_str().unwrap();
+    assert!(text.starts_with("12 of 12 calls of this key used; resets "), "{text}");
+    assert_eq!((&error["data"]["remaining"], &error["data"]["atLeast"]), (&json!(0), &Value::Null));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_node_of_two_says_that_nothing_is_left_while_a_call_still_passes() {
+    let server = Server::start().await;
+    let rig = Rig::start(http_upstream(&server.url())).await;
+    let nats = runtime::nats::connect(&rig.world.server.url(), "second").await.unwrap();
+    let mut settings = rig.world.spool();
+    settings.spool_dir = rig.world.folder.path().join("second");
+    let second = mcp_node::Node::start(&settings, &nats).await.unwrap();
+    let (address, _upstream, closing) =
+        crate::rig::open_door(&second, http_upstream(&server.url())).await;
+    let callers = [rig.caller(SECRET), Caller::new(&format!("http://{address}/mcp"), SECRET)];
+    let key = rig.ledger().key(SECRET, Some(6)).await;
+    until("both know the key", || {
+        rig.node.meter().authenticate(SECRET).is_ok() && second.meter().authenticate(SECRET).is_ok()
+    })
+    .await;
+    // The second node holds units that it does not use, as long as nobody recalls them.
+    let first = callers[1].call(0, "success", json!({})).await;
+    let mut told = vec![left(first.headers(), first.body())];
+    until("it is counted", || rig.ledger().consumed(&key) == 1).await;
+    for (id, caller) in (1..30).zip([0, 0, 0, 0, 0, 1].iter().cycle().map(|at| &callers[*at])) {
+        let response = caller.call(id, "success", json!({})).await;
+        if response.status() != 200 {
+            break;
+        }
+        let spent_before = told.iter().position(|left| *left == (0, false));
+        assert_eq!(spent_before, None, "one passed after nothing was left: {told:?}");
+        told.push(left(response.headers(), response.body()));
+    }
+    assert_eq!(told.len(), 6, "to the last unit: {told:?}");
+    assert_eq!(told[1].0, 4, "what the other node holds is left: {told:?}");
+    closing.cancel();
+    let (drain, flush) = (std::time::Duration::from_secs(5), std::time::Duration::from_secs(5));
+    second.stop(drain, flush).await;
+    let world = rig.stop().await;
+    assert_eq!(world.ledger.consumed(&key), 6);
+}

@@ -230,6 +230,7 @@ impl Traffic {
             meter: MeterName::tool_calls(),
             units: Quantity(limit / 100),
             left: Quantity(limit - limit / 100),
+            held: None,
             limit: Quantity(limit),
             period: PeriodRule::Month
                 .period_at(self.at, tenant.time_zone())

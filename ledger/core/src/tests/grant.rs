@@ -20,6 +20,23 @@ fn an_unlimited_key_gets_a_lease_that_bounds_time_alone() {
 }
 
 #[test]
+fn a_share_says_what_others_hold() {
+    let mut world = limited(1_000);
+    let held = |lease: &schemas::Lease| (lease.shares[0].left.0, lease.shares[0].held);
+    let first = world.ask(&node(1), 1, 1, 10).unwrap();
+    assert_eq!(held(&first), (990, Some(Quantity(0))));
+    let second = world.ask(&node(2), 1, 2, 10).unwrap();
+    assert_eq!(held(&second), (980, Some(Quantity(10))), "the first node's");
+    world.call(&first, 4);
+    let third = world.ask(&node(1), 1, 3, 10).unwrap();
+    assert_eq!(held(&third), (970, Some(Quantity(10))), "the second's; its own is its own");
+    let fourth = world.ask(&node(2), 1, 4, 10).unwrap();
+    assert_eq!(held(&fourth), (960, Some(Quantity(16))), "what is spent is held no more");
+    let newer = world.ask(&node(2), 2, 5, 10).unwrap();
+    assert_eq!(held(&newer), (950, Some(Quantity(36))), "an epoch before it is another holder");
+}
+
+#[test]
 fn asking_twice_is_asking_once() {
     let mut world = limited(100);
     let first = world.ask(&node(1), 1, 1, 10).unwrap();

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use schemas::{Lease, LeaseId, MeterName, Notice, Quantity, RateLimits, TOOL_CALLS, Timestamp};
 
 use super::{
-    Hint, Unit,
+    Unit,
     need::{Need, Needs},
 };
 use crate::Now;
@@ -27,7 +27,7 @@ pub(super) struct Held {
     limits: Vec<Limit>,
     pub rate: Option<RateLimits>,
     pub notices: Option<Arc<[Notice]>>,
-    in_flight: u64,
+    pub in_flight: u64,
     /// Nothing more is taken from it.
     pub closing: bool,
 }
@@ -39,7 +39,6 @@ struct Limit {
     units: u64,
     left: u64,
     spent: u64,
-    hint: Hint,
 }
 
 impl Held {
@@ -51,7 +50,6 @@ impl Held {
             units: share.units.0,
             left: share.units.0,
             spent: 0,
-            hint: Hint { remaining: share.left.0, limit: share.limit.0, period: share.period },
         });
         Self {
             lease: lease.lease,
@@ -82,14 +80,9 @@ impl Held {
         self.of_calls().map(|limit| limit.left)
     }
 
-    pub fn hint(&self) -> Option<Hint> {
-        self.of_calls().map(|limit| limit.hint)
-    }
-
-    /// What is left of the meters besides `tool_calls` that it limits.
-    pub fn other_hints(&self) -> impl Iterator<Item = (&MeterName, Hint)> {
-        let others = self.limits.iter().filter(|limit| limit.meter.as_str() != TOOL_CALLS);
-        others.map(|limit| (&limit.meter, limit.hint))
+    /// Whether it holds units of any meter that nobody has taken.
+    pub fn has_left(&self) -> bool {
+        self.limits.iter().any(|limit| limit.left > 0)
     }
 
     /// Units of a meter that can still be taken; 0 = it has none, or does not limit it.
@@ -112,6 +105,11 @@ impl Held {
         !self.closing && now.mono_ms < self.end_ms && self.fits(needs)
     }
 
+    /// Whether there is as much as one unit of every meter that it limits.
+    pub fn can_serve(&self, now: Now) -> bool {
+        self.can_spend(now, &[]) && self.limits.iter().all(|limit| limit.left > 0)
+    }
+
     pub fn has_ended(&self, now: Now) -> bool {
         now.mono_ms >= self.end_ms
     }
@@ -127,14 +125,13 @@ impl Held {
             }
         }
         self.in_flight += 1;
-        let hint = self.hint();
         Some(Unit {
             lease: self.lease,
             granted_at: self.granted_at,
             expires_at: self.expires_at,
             needs: needs.clone(),
             more: Vec::new(),
-            hint,
+            hint: None,
             others: Vec::new(),
             notices: None,
         })

@@ -6,6 +6,9 @@
 //! Absent on purpose: waiting, sending and minting ids. The shell carries out the [`Action`]s and repeats an ask
 //! until it is answered.
 
+mod figures;
+#[cfg(test)]
+mod figures_properties;
 mod held;
 #[cfg(test)]
 mod meter_properties;
@@ -25,9 +28,9 @@ use schemas::{
     Reserve, Scope, TOOL_CALLS, Timestamp,
 };
 
-use self::{held::Held, need::units, pace::Pace};
+use self::{figures::Figures, held::Held, pace::Pace};
 use crate::Now;
-pub use need::{Need, Needs, one_call};
+pub use need::{Need, Needs, one_call, units_of};
 pub use pace::{LEAST_WANT, MOST_WANT};
 
 /// A recall leaves a lease that came less than this ago: the call that asked for it is about to take its unit.
@@ -68,6 +71,8 @@ impl Unit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hint {
     pub remaining: u64,
+    /// More may be left: units may come back that `remaining` does not hold.
+    pub at_least: bool,
     pub limit: u64,
     pub period: Period,
 }
@@ -128,7 +133,7 @@ impl Refused {
         else {
             return true;
         };
-        units(needs, meter) >= units(&self.needs, meter)
+        units_of(needs, meter) >= units_of(&self.needs, meter)
     }
 }
 
@@ -143,14 +148,27 @@ pub struct LeaseBook {
     asking: Option<Asking>,
     refused: Option<Refused>,
     pace: Pace,
+    figures: Figures,
+    /// The last moment that it was told, at most one tick ago. Unit: milliseconds.
+    seen_ms: u64,
 }
 
 impl LeaseBook {
     /// An empty book. The other arguments are those of [`LeaseBook::key_changed`].
     #[must_use]
     pub fn new(key: KeyId, may_spend: bool, limited: bool, as_of: u64) -> Self {
-        let pace = Pace::default();
-        Self { key, may_spend, limited, as_of, held: Vec::new(), asking: None, refused: None, pace }
+        Self {
+            key,
+            may_spend,
+            limited,
+            as_of,
+            held: Vec::new(),
+            asking: None,
+            refused: None,
+            pace: Pace::default(),
+            figures: Figures::default(),
+            seen_ms: 0,
+        }
     }
 
     /// Takes what one call needs; `mint` is called if a lease must be asked for.
@@ -161,6 +179,7 @@ impl LeaseBook {
         mint: impl FnOnce() -> LeaseId,
         actions: &mut Vec<Action>,
     ) -> Take {
+        self.seen_ms = now.mono_ms;
         if !self.may_spend {
             return Take::Refused { why: LeaseRefusal::KeyNotActive, retry_ms: NOT_ACTIVE_MS };
         }
@@ -188,27 +207,15 @@ impl LeaseBook {
             .iter_mut()
             .enumerate()
             .find_map(|(place, held)| Some((place, held.take(now, needs)?)))?;
-        if let Some(hint) = &mut unit.hint {
-            // The hint of the newest lease knows most; what all of them hold is ours to spend too.
-            let newest =
-                self.held.iter().rev().find_map(Held::hint).map_or(hint.remaining, |h| h.remaining);
-            hint.remaining =
-                self.held.iter().filter_map(Held::left).fold(newest, u64::saturating_add);
+        for (meter, hint) in self.figures.hints(&self.held) {
+            if meter.as_str() == TOOL_CALLS {
+                unit.hint = Some(hint);
+            } else {
+                unit.others.push((meter.clone(), hint));
+            }
         }
-        unit.others = self.others();
         unit.notices = self.held.last().and_then(|held| held.notices.clone());
         Some((place, unit))
-    }
-
-    /// What is left of meters besides `tool_calls`: by the newest lease, and what all of them hold.
-    fn others(&self) -> Vec<(MeterName, Hint)> {
-        let newest = self.held.last().into_iter().flat_map(Held::other_hints);
-        let whole = newest.map(|(meter, hint)| {
-            let left = self.held.iter().map(|held| held.left_of(meter));
-            let remaining = left.fold(hint.remaining, u64::saturating_add);
-            (meter.clone(), Hint { remaining, ..hint })
-        });
-        whole.collect()
     }
 
     fn do_without(
@@ -295,7 +302,9 @@ impl LeaseBook {
         };
         // What was refused to a call that needs more than the one that asked is refused still.
         self.refused.take_if(|refused| refused.is_of(&asking.needs));
+        self.seen_ms = now.mono_ms;
         self.pace.granted(u64::try_from(lease.ttl_ms()).unwrap_or(0));
+        self.figures.granted(lease, asking.first_ms);
         let mut held = Held::of(lease, asking.first_ms, now);
         held.closing = !self.may_spend || held.has_ended(now);
         if held.left() == Some(0) {
@@ -333,6 +342,7 @@ impl LeaseBook {
 
     /// The ledger wants back what can be spared: all that is left of every lease with units or a rate but the newest-born.
     pub fn recalled(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.seen_ms = now.mono_ms;
         for held in &mut self.held {
             held.closing |=
                 held.is_shared() && now.mono_ms >= held.granted_ms.saturating_add(RECALL_GRACE_MS);
@@ -365,6 +375,7 @@ impl LeaseBook {
 
     /// Time has passed: what has ended is spent no more.
     pub fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.seen_ms = now.mono_ms;
         self.held
             .iter_mut()
             .filter(|held| held.has_ended(now))
@@ -391,6 +402,12 @@ impl LeaseBook {
         self.held.last().and_then(|held| held.notices.as_deref()).unwrap_or_default()
     }
 
+    /// Whether a call that needs one unit of each meter could be served from a lease in hand.
+    #[must_use]
+    pub fn can_serve(&self, now: Now) -> bool {
+        self.may_spend && self.held.iter().any(|held| held.can_serve(now))
+    }
+
     /// Whether there is nothing here that time could change: no lease, no question.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -399,12 +416,12 @@ impl LeaseBook {
 
     /// Drops the leases that are done with.
     fn sweep(&mut self, actions: &mut Vec<Action>) {
-        let done = |held: &mut Held| held.is_done();
-        actions.extend(
-            self.held
-                .extract_if(.., done)
-                .map(|held| Action::Close { lease: held.lease, spent: held.spent() }),
-        );
+        for held in self.held.extract_if(.., |held| held.is_done()) {
+            if held.has_left() {
+                self.figures.returned(self.seen_ms);
+            }
+            actions.push(Action::Close { lease: held.lease, spent: held.spent() });
+        }
     }
 }
 

@@ -22,7 +22,8 @@ pub fn one_call() -> Needs {
 }
 
 /// How much of a meter such a call needs. A lease is always asked for a call, so it needs one of those at least.
-pub(super) fn units(needs: &[Need], meter: &MeterName) -> u64 {
+#[must_use]
+pub fn units_of(needs: &[Need], meter: &MeterName) -> u64 {
     let named = needs.iter().find(|need| need.meter == *meter);
     named.map_or(u64::from(meter.as_str() == TOOL_CALLS), |need| need.units)
 }

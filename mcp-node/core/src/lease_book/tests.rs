@@ -23,6 +23,7 @@ pub(super) fn lease(id: u128, granted_ms: u64, units: Option<u64>) -> Lease {
         meter: MeterName::tool_calls(),
         units: Quantity(units),
         left: Quantity(100),
+        held: Some(Quantity(0)),
         limit: Quantity(1_000),
         period: period(),
     };

@@ -143,7 +143,8 @@ fn book(key: KeyId, now: Now) -> Outcome<LeaseBook> {
     let _ = book.take(now, &one_call(), || lease, &mut actions);
     let period = Period { from: Timestamp(0), to: Timestamp(i64::MAX) };
     let (units, limit) = (Quantity(1 << 40), Quantity(1 << 41));
-    let share = Share { meter: MeterName::tool_calls(), units, left: units, limit, period };
+    let share =
+        Share { meter: MeterName::tool_calls(), units, left: units, held: None, limit, period };
     let lease = Lease {
         lease,
         tenant: TenantId(Uuid::nil()),
