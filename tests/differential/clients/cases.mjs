@@ -3,10 +3,11 @@
 //
 //   node cases.mjs --client v1|v2|v2-legacy --modules NODE_MODULES --key KEY
 //   in:  {"case":7,"url":"http://…/mcp/old","tool":"t7","timeoutMs":2000}
-//   out: {"case":7,"saw":"success|tool_error|later|error|invalid|nothing","answers":1,"detail":"…"}
+//   out: {"case":7,"saw":"success|tool_error|later|error|invalid|gave_up|nothing","answers":1,"detail":"…"}
 //
 // `answers` counts what the transport handed over with the id of the call, so two answers are seen as two. `later` is
 // a task or a question instead of a result; `invalid` is a result that reached the client and that its schema refused.
+// `gave_up` is Python's: it made an error of its own when the call's stream ended, and a result came another way.
 // One connected client makes one call at a time; it is thrown away after some calls, or after a call that it saw
 // nothing of.
 import process from 'node:process';

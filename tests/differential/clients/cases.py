@@ -18,8 +18,12 @@ from mcp.client.streamable_http import streamable_http_client
 
 CALLS_A_CLIENT = 40
 AFTER_ANSWER_S = 0.025
+GAVE_UP_S = 0.2
 streamable_http.DEFAULT_RECONNECTION_DELAY_MS = 20
 logging.disable(logging.CRITICAL)
+# Errors that the transport makes itself, and those of them behind which the answer may still come another way.
+GAVE_UP = ("SSE stream ended", "SSE stream failed")
+OWN = (*GAVE_UP, "Failed to parse", "Server returned an error response", "Unexpected content type", "Not Found", "Session terminated")
 
 
 class Tapped:
@@ -66,6 +70,7 @@ class One:
     def __init__(self, url, flags):
         self.url, self.flags, self.calls = url, flags, 0
         self.id, self.seen = None, {"result": 0, "error": 0}
+        self.own, self.gave_up = False, False
         self.orders, self.ready = asyncio.Queue(), asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(self.live())
 
@@ -80,6 +85,9 @@ class One:
             return
         if isinstance(message, types.JSONRPCResponse):
             self.seen["result"] += 1
+        elif isinstance(message, types.JSONRPCError) and message.error.message.startswith(OWN):
+            self.own = True
+            self.gave_up |= message.error.message.startswith(GAVE_UP)
         elif isinstance(message, types.JSONRPCError):
             self.seen["error"] += 1
 
@@ -109,7 +117,8 @@ class One:
         try:
             result = await client.call_tool(order["tool"], {}, read_timeout_seconds=order["timeoutMs"] / 1000)
         except Exception as error:
-            saw = "error" if self.seen["error"] else "invalid" if self.seen["result"] else "nothing"
+            refused = self.seen["result"] and not self.own
+            saw = "error" if self.seen["error"] else "invalid" if refused else "nothing"
             return saw, repr(error)[:300]
         later = getattr(result, "result_type", None) in ("task", "input_required")
         saw = "tool_error" if result.is_error else "later" if later else "success"
@@ -117,6 +126,7 @@ class One:
 
     async def run(self, order):
         self.id, self.seen = None, {"result": 0, "error": 0}
+        self.own, self.gave_up = False, False
         done = asyncio.get_running_loop().create_future()
         await self.orders.put((order, done))
         waiting = asyncio.wait({done, self.task}, timeout=order["timeoutMs"] / 1000 + 2, return_when="FIRST_COMPLETED")
@@ -124,8 +134,11 @@ class One:
         saw, detail = done.result() if done.done() else ("nothing", "the client ended or hung")
         if self.seen["result"] + self.seen["error"]:
             await asyncio.sleep(AFTER_ANSWER_S)
+        if saw == "nothing" and self.gave_up:
+            await asyncio.sleep(GAVE_UP_S)
+            saw = "gave_up" if self.seen["result"] else saw
         self.calls += 1
-        usable = done.done() and not self.task.done() and saw not in ("nothing", "invalid")
+        usable = done.done() and not self.task.done() and saw not in ("nothing", "invalid", "gave_up")
         return saw, detail, self.seen["result"] + self.seen["error"], usable and self.calls < CALLS_A_CLIENT
 
 

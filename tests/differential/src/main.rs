@@ -47,7 +47,7 @@ async fn main() -> ExitCode {
 
 async fn run(flags: Flags) -> Result<ExitCode, Failure> {
     if let Some(told_at) = &flags.lenient_stdio {
-        requests::over_stdio(told_at).await?;
+        requests::over_stdio(told_at)?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(seconds) = flags.fairness {

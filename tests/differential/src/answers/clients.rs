@@ -36,6 +36,8 @@ pub enum Saw {
     Error,
     /// A result reached it that its schema refused.
     Invalid,
+    /// The stream of its call ended, it took that for the end, and a result came another way.
+    GaveUp,
     Nothing,
     /// It could not even connect: the case says nothing.
     Unconnected,

@@ -10,7 +10,7 @@ mod server;
 pub mod spellings;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -51,7 +51,8 @@ pub struct Answers<'a> {
     key: Key,
     runs: AtomicU64,
     simplified: AtomicU64,
-    known: Mutex<HashSet<String>>,
+    /// The simplest cases that were printed.
+    known: Mutex<Vec<(Difference, Plan)>>,
     saw: Mutex<BTreeMap<String, u64>>,
 }
 
@@ -135,7 +136,7 @@ impl<'a> Answers<'a> {
         for called in called {
             let (case, plan, (tool, report)) = called?;
             let run = self.take(&plan, &tool, report);
-            *self.saw.lock().entry(format!("{:?}", run.report.saw)).or_default() += 1;
+            self.note(&plan, run.report.saw);
             if run.report.saw == Saw::Unconnected {
                 println!("answers, seed {seed}, case {case}: not connected: {}", run.report.detail);
             }
@@ -147,6 +148,15 @@ impl<'a> Answers<'a> {
             }
         }
         Ok(differences)
+    }
+
+    fn note(&self, plan: &Plan, saw: Saw) {
+        let mut counts = self.saw.lock();
+        *counts.entry(format!("{saw:?}")).or_default() += 1;
+        if saw == Saw::Success {
+            let way = format!("{saw:?} of {} at {}", plan.client, plan.target);
+            *counts.entry(way).or_default() += 1;
+        }
     }
 
     /// The names of a case's tool: at the server, and as the client calls it.
@@ -229,8 +239,15 @@ impl<'a> Answers<'a> {
         plan: &Plan,
         run: &Run,
     ) -> Result<(), Failure> {
-        let (mut plan, mut simplest) = (plan.clone(), None);
         println!("DIFFERENCE answers --seed {seed} --case {case}: {difference:?}: {plan}");
+        let known = |plan: &Plan| {
+            let known = self.known.lock();
+            known.iter().any(|(kind, simplest)| *kind == difference && plan.holds(simplest))
+        };
+        if known(plan) {
+            return Ok(());
+        }
+        let (mut plan, mut simplest) = (plan.clone(), None);
         if self.simplified.fetch_add(1, Ordering::Relaxed) < MAX_SIMPLIFIED {
             'simpler: loop {
                 for simpler in plan.simpler() {
@@ -243,9 +260,10 @@ impl<'a> Answers<'a> {
                 break;
             }
         }
-        if !self.known.lock().insert(format!("{difference:?} {plan}")) {
+        if known(&plan) {
             return Ok(());
         }
+        self.known.lock().push((difference, plan.clone()));
         let run = simplest.as_ref().unwrap_or(run);
         let sent: String = String::from_utf8_lossy(&run.sent).chars().take(900).collect();
         println!(

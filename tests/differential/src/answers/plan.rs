@@ -273,6 +273,15 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Whether all that is not plain in `simpler` is so here too.
+    #[must_use]
+    pub fn holds(&self, simpler: &Self) -> bool {
+        let mut pairs = simpler.choices.iter().zip(&self.choices);
+        pairs.all(|(simpler, own)| *simpler == 0 || simpler == own)
+    }
+}
+
 impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(

@@ -7,7 +7,7 @@ mod spellings;
 mod write;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     ops::Range,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -39,6 +39,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_200);
 const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a call may be on its way to its record when the next batch begins.
 const LATE_RECORD_TIMEOUT: Duration = Duration::from_secs(8);
+/// The same for a case that runs by itself, to find a simpler one.
+const SOON: Duration = Duration::from_secs(1);
 /// After so many differences no more are made simpler.
 const MAX_SIMPLIFIED: u64 = 200;
 
@@ -60,7 +62,8 @@ pub struct Requests<'a> {
     sessions: Mutex<HashMap<(&'static str, &'static str), String>>,
     runs: AtomicU64,
     simplified: AtomicU64,
-    known: Mutex<HashSet<String>>,
+    /// The simplest cases that were printed.
+    known: Mutex<Vec<(Difference, Plan)>>,
     statuses: Mutex<BTreeMap<u16, u64>>,
 }
 
@@ -165,10 +168,12 @@ impl<'a> Requests<'a> {
         let runs: Vec<_> = stream::iter(runs).buffer_unordered(AT_ONCE).collect().await;
         self.barrier().await?;
         let mut differences = 0;
+        let late = Instant::now() + LATE_RECORD_TIMEOUT;
         for run in runs {
             let (case, plan, run) = run?;
             *self.statuses.lock().entry(run.status).or_default() += 1;
-            for seen in self.judge(&plan, &run).await? {
+            let late = late.saturating_duration_since(Instant::now());
+            for seen in self.judge(&plan, &run, late).await? {
                 differences += 1;
                 self.tell(seed, case, &plan, &run, seen).await?;
             }
@@ -211,24 +216,25 @@ impl<'a> Requests<'a> {
         Ok(())
     }
 
-    async fn judge(&self, plan: &Plan, run: &Run) -> Result<Vec<Seen>, Failure> {
+    /// How many calls of a tool that ran were recorded.
+    fn recorded(&self, ran: &str) -> u64 {
+        let of = |name: &str| self.rig.usage.of_tool(name).outcomes.len() as u64;
+        let names = SERVERS[..4].iter().map(|server| of(&format!("{server}_{ran}")));
+        names.sum::<u64>() + of(ran)
+    }
+
+    /// What ran of a run and should not have. A record may come for so long.
+    async fn judge(&self, plan: &Plan, run: &Run, late: Duration) -> Result<Vec<Seen>, Failure> {
         let mut seen = Vec::new();
-        for (ran, times, read) in self.server.ran.take(|ran| is_of(ran, run.number)) {
-            let recorded = || -> u64 {
-                let names = SERVERS[..4].iter().map(|server| format!("{server}_{ran}"));
-                let of = |name: &str| self.rig.usage.of_tool(name).outcomes.len() as u64;
-                names.map(|name| of(&name)).sum::<u64>() + of(&ran)
-            };
+        for (tool, times, read) in self.server.ran.take(|ran| is_of(ran, run.number)) {
             let difference = if plan.may_run_nothing() {
                 Some(Difference::RanForbidden)
             } else {
-                let in_time =
-                    self.rig.usage.wait_until(LATE_RECORD_TIMEOUT, |_| recorded() >= times);
-                (!in_time.await?).then_some(Difference::RanNotRecorded)
+                let usage = &self.rig.usage;
+                let in_time = usage.wait_until(late, |_| self.recorded(&tool) >= times).await?;
+                (!in_time).then_some(Difference::RanNotRecorded)
             };
-            if let Some(difference) = difference {
-                seen.push(Seen { difference, tool: ran, times, read });
-            }
+            seen.extend(difference.map(|difference| Seen { difference, tool, times, read }));
         }
         Ok(seen)
     }
@@ -243,13 +249,19 @@ impl<'a> Requests<'a> {
         seen: Seen,
     ) -> Result<(), Failure> {
         println!("DIFFERENCE requests --seed {seed} --case {case}: {:?}: {plan}", seen.difference);
+        let known = |plan: &Plan, kind: &Difference| {
+            self.known.lock().iter().any(|(known, simplest)| known == kind && plan.holds(simplest))
+        };
+        if known(plan, &seen.difference) {
+            return Ok(());
+        }
         let (mut plan, mut bytes, mut seen) = (plan.clone(), run.bytes.clone(), seen);
         if self.simplified.fetch_add(1, Ordering::Relaxed) < MAX_SIMPLIFIED {
             'simpler: loop {
                 for simpler in plan.simpler() {
                     let run = self.send(&simpler).await?;
                     self.barrier().await?;
-                    let found = self.judge(&simpler, &run).await?;
+                    let found = self.judge(&simpler, &run, SOON).await?;
                     let same = found.into_iter().find(|found| found.difference == seen.difference);
                     if let Some(same) = same {
                         (plan, bytes, seen) = (simpler, run.bytes, same);
@@ -259,9 +271,10 @@ impl<'a> Requests<'a> {
                 break;
             }
         }
-        if !self.known.lock().insert(format!("{:?} {plan}", seen.difference)) {
+        if known(&plan, &seen.difference) {
             return Ok(());
         }
+        self.known.lock().push((seen.difference.clone(), plan.clone()));
         println!(
             "  simplest: {plan}\n  sent: {:?}\n  the server read: {:?}\n  and ran {:?} {} times",
             String::from_utf8_lossy(&bytes),

@@ -53,6 +53,19 @@ impl Plan {
         self.key != "open" && !self.secret.0.starts_with("open")
     }
 
+    /// Whether all that is not plain in `simpler` is so here too.
+    #[must_use]
+    pub fn holds(&self, simpler: &Self) -> bool {
+        let pairs = [
+            (simpler.body, self.body, BODIES[0]),
+            (simpler.frame, self.frame, FRAMES[0]),
+            (simpler.era, self.era, ERAS[0]),
+            (simpler.secret, self.secret, SECRETS[0]),
+        ];
+        let cut = simpler.cut == CUTS[0] || simpler.cut == self.cut;
+        cut && pairs.into_iter().all(|(simpler, own, plain)| simpler == plain || simpler == own)
+    }
+
     /// The same case with one thing plain that is not, in all ways.
     #[must_use]
     pub fn simpler(&self) -> Vec<Self> {

@@ -2,12 +2,17 @@
 //!
 //! Over HTTP at `/h_old`, `/h_plain` and `/h_new`, and as a child over stdin and stdout, which tells its parent.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    io::{BufRead, Read, Write},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
 };
 
@@ -137,21 +142,21 @@ async fn hear(stream: TcpStream, ran: Ran) {
 ///
 /// # Errors
 /// Its parent or its client is gone.
-pub async fn over_stdio(told_at: &str) -> Result<(), Failure> {
-    let mut teller = TcpStream::connect(told_at).await?;
-    let (mut input, mut output) = (BufReader::new(tokio::io::stdin()), tokio::io::stdout());
+pub fn over_stdio(told_at: &str) -> Result<(), Failure> {
+    let mut teller = std::net::TcpStream::connect(told_at)?;
+    let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
     let mut line = Vec::new();
     loop {
         line.clear();
-        if input.read_until(b'\n', &mut line).await? == 0 {
+        if input.read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
         let calls = calls(&line, true);
         let answer = if let Some(first) = calls.first() {
             let tools: Vec<&str> = calls.iter().map(|call| call.tool.as_str()).collect();
             let told = serde_json::to_string(&(&line, tools))?;
-            teller.write_all(format!("{told}\n").as_bytes()).await?;
-            teller.read_exact(&mut [0]).await?;
+            teller.write_all(format!("{told}\n").as_bytes())?;
+            teller.read_exact(&mut [0])?;
             well::call(first.id.as_deref().unwrap_or("null"))
         } else {
             let message: Value = serde_json::from_slice(&line).unwrap_or_default();
@@ -160,7 +165,7 @@ pub async fn over_stdio(told_at: &str) -> Result<(), Failure> {
             }
             well::answer(&message, false).1
         };
-        output.write_all(format!("{answer}\n").as_bytes()).await?;
-        output.flush().await?;
+        output.write_all(format!("{answer}\n").as_bytes())?;
+        output.flush()?;
     }
 }

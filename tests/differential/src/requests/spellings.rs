@@ -252,18 +252,6 @@ pub const BODIES: &[Spelling] = &[
         "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"x\":\r{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/call\",\"params\":{\"name\":\"«t»\"}}\r}}",
     ),
     (
-        "separator_in_text",
-        "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\",\"params\":{\"x\":\"\u{2028}{'jsonrpc':'2.0','method':'tools/call','params':{'name':'«t»'}}\u{2028}\"}}",
-    ),
-    (
-        "next_line_in_text",
-        "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\",\"params\":{\"x\":\"\u{85}{'jsonrpc':'2.0','method':'tools/call','params':{'name':'«t»'}}\u{85}\"}}",
-    ),
-    (
-        "escaped_line_in_text",
-        r#"{"jsonrpc":"2.0","method":"notifications/x","params":{"x":"\n{'jsonrpc':'2.0','method':'tools/call','params':{'name':'«t»'}}\n"}}"#,
-    ),
-    (
         "bom",
         "\u{feff}{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"«t»\"«meta»}}",
     ),
