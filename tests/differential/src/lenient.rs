@@ -44,6 +44,35 @@ pub fn calls(bytes: &[u8], lines: bool) -> Vec<Call> {
     calls
 }
 
+/// Every result that some reader would find in what came: of JSON-RPC, and said to be neither an error nor a task.
+#[must_use]
+pub fn results(bytes: &[u8]) -> Vec<String> {
+    let mut results = Vec::new();
+    for document in documents(&String::from_utf8_lossy(bytes)) {
+        let messages = match document {
+            Json::Array(messages) => messages,
+            message => vec![message],
+        };
+        for message in &messages {
+            let Json::Object(members) = message else { continue };
+            let found = all(members, "result").into_iter().filter(|result| is_result(result));
+            results.extend(found.map(|result| format!("{result:?}")));
+        }
+    }
+    results
+}
+
+fn is_result(result: &Json) -> bool {
+    let Json::Object(result) = result else { return false };
+    let is_error = all(result, "isError").contains(&&Json::Other("true".to_owned()));
+    let later = ["task", "input_required"].map(|kind| Json::Text(kind.to_owned()));
+    let is_later = all(result, "resultType").into_iter().any(|kind| later.contains(kind));
+    let is_task = !all(result, "task").is_empty() && all(result, "content").is_empty();
+    // What a server says of itself is no result of a call.
+    let greets = !all(result, "serverInfo").is_empty();
+    !(is_error || is_later || is_task || greets)
+}
+
 /// The texts that the bytes may be.
 fn texts(bytes: &[u8]) -> Vec<String> {
     let mut texts = vec![String::from_utf8_lossy(bytes).into_owned()];
@@ -113,6 +142,7 @@ fn all<'a>(members: &'a [(String, Json)], name: &str) -> Vec<&'a Json> {
 
 /// Equal for a reader that ignores case, space around it, and what stands behind a NUL.
 fn same(text: &str, wanted: &str) -> bool {
+    let wanted = wanted.to_lowercase();
     let text = text.split('\0').next().unwrap_or_default().trim();
     let folded = text.chars().flat_map(|c| match c {
         'ſ' => 's'.to_lowercase(),

@@ -45,11 +45,24 @@ pub fn fill_asked(template: &str, asked: &Asked) -> Vec<u8> {
             // A text as the request's id keeps its quotes; inside quotes it is put in bare.
             ("i", if template.contains("\"«i»") { bare.as_bytes() } else { asked.id.as_bytes() }),
             ("u", escaped.as_bytes()),
+            ("js", as_javascript(&asked.id).as_bytes()),
             ("x", hexadecimal.as_bytes()),
             ("t", asked.tool.as_bytes()),
             ("rt", if asked.new { br#","resultType":"complete""# } else { b"" }),
         ],
     )
+}
+
+/// An id as a server in JavaScript writes what it has read: numbers are doubles, and half of a pair of surrogates is
+/// escaped in small letters.
+fn as_javascript(id: &str) -> String {
+    match id.parse::<f64>() {
+        Ok(number) if !id.starts_with('"') => number.to_string(),
+        _ => match serde_json::from_str::<String>(id) {
+            Ok(text) => serde_json::Value::from(text).to_string(),
+            Err(_) => id.to_lowercase(),
+        },
+    }
 }
 
 /// The whole message of a case.

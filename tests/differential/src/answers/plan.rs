@@ -5,8 +5,8 @@ use crate::random::Random;
 
 /// Where a call goes: through all servers as one, or to a server of one kind.
 pub const TARGETS: &[&str] = &["old", "plain", "new", "all"];
-/// Which official client calls.
-pub const CLIENTS: &[&str] = &["js1", "js2-sessions", "js2", "py-sessions", "py"];
+/// Which client calls: the official ones, and one of our own (`sloppy.rs`).
+pub const CLIENTS: &[&str] = &["js1", "js2-sessions", "js2", "py-sessions", "py", "sloppy"];
 
 const TYPES_JSON: &[&str] = &[
     "application/json",

@@ -104,7 +104,7 @@ fn response(plan: &Plan, body: &[u8]) -> Vec<Step> {
         bytes.truncate(cut_at(plan, head.len(), body.len()));
         end = cut;
     }
-    let mut steps = pieces(plan, bytes, head.len());
+    let mut steps = pieces(plan, &bytes, head.len());
     steps.extend(end);
     steps
 }
@@ -184,7 +184,7 @@ fn cut_at(plan: &Plan, head: usize, body: usize) -> usize {
     }
 }
 
-fn pieces(plan: &Plan, bytes: Vec<u8>, head: usize) -> Vec<Step> {
+fn pieces(plan: &Plan, bytes: &[u8], head: usize) -> Vec<Step> {
     let mut random = Random::for_case(plan.position, 3, 0);
     let mut ends: Vec<usize> = match plan.way(Field::Pieces) {
         "each_byte" => (bytes.len().saturating_sub(150)..bytes.len()).collect(),

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Failure,
     http::{Connection, Request, reset},
-    well,
+    lenient, well,
 };
 
 /// Between two pieces that are to arrive apart.
@@ -106,8 +106,15 @@ impl Server {
 
     /// `Some(false)` = the connection is to be reset.
     async fn post(&self, connection: &mut Connection, request: &Request) -> Option<bool> {
-        let Ok(message) = serde_json::from_slice::<Value>(&request.body) else {
-            return connection.send_status("400 Bad Request").await.map(|()| true);
+        let message = match serde_json::from_slice::<Value>(&request.body) {
+            Ok(message) => message,
+            // An id that only some readers can read.
+            Err(_) => match lenient::calls(&request.body, false).first() {
+                Some(call) => {
+                    json!({ "id": 0, "method": "tools/call", "params": { "name": call.tool } })
+                }
+                None => return connection.send_status("400 Bad Request").await.map(|()| true),
+            },
         };
         let (id, method) = (&message["id"], message["method"].as_str());
         let Some(method) = method.filter(|_| !id.is_null()) else {
@@ -135,7 +142,7 @@ impl Server {
         message: &Value,
     ) -> Option<bool> {
         let tool = message["params"]["name"].as_str().unwrap_or_default().to_owned();
-        let (id, new) = (message["id"].to_string(), request.path == "/new");
+        let (id, new) = (raw_id(&request.body), request.path == "/new");
         let plan = self.state.lock().plans.get(&tool).cloned();
         let Some(plan) = plan else {
             let body = well::call(&id);
@@ -222,4 +229,15 @@ impl Server {
             listen.receiver = Some(receiver);
         }
     }
+}
+
+/// The id of a request as it was written.
+fn raw_id(body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct HasId<'a> {
+        #[serde(borrow)]
+        id: &'a serde_json::value::RawValue,
+    }
+    serde_json::from_slice::<HasId>(body)
+        .map_or_else(|_| "0".to_owned(), |has| has.id.get().to_owned())
 }

@@ -1,6 +1,6 @@
 //! The ways to write an answer. The first of each table is the plain one; a case takes some of the others.
 //!
-//! In a text `«i»` is the id as the request has it, `«u»` the same with every character escaped, `«x»` in hexadecimal,
+//! In a text `«i»` is the id as the request has it, `«js»` as JavaScript gives it back, `«u»` with every character escaped, `«x»` in hexadecimal,
 //! `«t»` the tool's name, `«rt»` what a result of 2026-07-28 must have, `«id»`, `«r»` and `«m»` the spelled id, result and message; `«ff»` and the like are bytes
 //! that are no UTF-8.
 
@@ -10,6 +10,7 @@ pub type Spelling = (&'static str, &'static str);
 /// The id's value.
 pub const IDS: &[Spelling] = &[
     ("plain", "«i»"),
+    ("as_javascript", "«js»"),
     ("text", r#""«i»""#),
     ("fraction", "«i».0"),
     ("exponent", "«i»e0"),

@@ -173,9 +173,10 @@ fn tell(name: &str, turn: &Turn) {
     );
 }
 
-#[expect(clippy::float_arithmetic, clippy::cast_precision_loss, reason = "a figure, no count")]
+#[expect(clippy::float_arithmetic, reason = "a figure, no count")]
 fn percent(part: u64, whole: u64) -> f64 {
-    (part as f64 * 10_000.0 / whole.max(1) as f64).round() / 100.0
+    // Rounded down: 100 means all.
+    (part as f64 * 10_000.0 / whole.max(1) as f64).floor() / 100.0
 }
 
 #[expect(clippy::float_arithmetic, reason = "a figure, no count")]
