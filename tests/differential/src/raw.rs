@@ -61,7 +61,7 @@ pub async fn read_to_end(connection: &mut TcpStream, within: Duration) -> Vec<u8
             bytes.extend_from_slice(&piece[..length]);
         }
     };
-    drop(timeout(within, read).await); // What came until then is what came.
+    _ = timeout(within, read).await; // What came until then is what came.
     bytes
 }
 

@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use runtime::nats::{Nats, Reader};
 use schemas::{
-    Epoch, KeyId, MeterName, NodeId, Outcome, Record, Shard, TenantId, UsageBatch, subject::LOG,
+    Epoch, MeterName, NodeId, Outcome, Record, Shard, TenantId, UsageBatch, subject::LOG,
 };
 use tokio::sync::watch;
 
@@ -24,7 +24,6 @@ pub struct Recorded {
     /// Units of `tool_calls`.
     pub units: u64,
     pub outcomes: Vec<Outcome>,
-    pub keys: Vec<KeyId>,
     /// Calls that were recorded as refused.
     pub refused: u64,
 }
@@ -85,14 +84,6 @@ impl Usage {
         self.books.lock().tools.get(tool).cloned().unwrap_or_default()
     }
 
-    /// What was recorded of all tools whose name ends so.
-    #[must_use]
-    pub fn of_ending(&self, ending: &str) -> Vec<(String, Recorded)> {
-        let books = self.books.lock();
-        let found = books.tools.iter().filter(|(tool, _)| tool.ends_with(ending));
-        found.map(|(tool, recorded)| (tool.clone(), recorded.clone())).collect()
-    }
-
     /// Forgets a tool that is done with.
     pub fn forget(&self, tool: &str) {
         self.books.lock().tools.remove(tool);
@@ -146,7 +137,6 @@ impl Books {
                     let recorded = self.tools.entry(event.tool).or_default();
                     recorded.units += units;
                     recorded.outcomes.push(event.outcome);
-                    recorded.keys.push(event.key);
                 }
                 Record::Refused { tool, calls, .. } => {
                     self.tools.entry(tool).or_default().refused += calls.0;

@@ -178,7 +178,7 @@ impl Server {
                 Step::Reset => goes_on = Some(false),
                 Step::Stall => {
                     self.listen(request, listen.as_ref());
-                    drop(tokio::time::timeout(STALL, connection.gone()).await); // Both mean: enough.
+                    _ = tokio::time::timeout(STALL, connection.gone()).await; // Both mean: enough.
                     return None;
                 }
             }
