@@ -52,7 +52,7 @@ async function connect(url) {
   };
   const send = transport.send.bind(transport);
   transport.send = (message, more) => {
-    if (message?.method === 'tools/call') one.id = message.id;
+    if (message?.method === 'tools/call') one.round?.(message.id);
     return send(message, more);
   };
   return one;
@@ -86,6 +86,8 @@ async function run({ case: number, url, tool, timeoutMs }) {
   }
   const seen = { result: 0, error: 0 };
   one.id = undefined;
+  // A question that was answered makes another round: its answers are of another call.
+  one.round = (id) => Object.assign(one, { id }) && Object.assign(seen, { result: 0, error: 0 });
   one.tally = (message) => {
     if (Number(message.id) !== one.id && message.id !== one.id) return;
     if (message.error === undefined) seen.result += 1;
@@ -108,6 +110,7 @@ async function run({ case: number, url, tool, timeoutMs }) {
   }
   if (seen.result + seen.error > 0) await pause(AFTER_ANSWER_MS);
   one.tally = null;
+  one.round = null;
   give(one, saw !== 'nothing' && saw !== 'invalid');
   return { case: number, saw, answers: seen.result + seen.error, detail };
 }

@@ -77,7 +77,8 @@ class One:
     def told(self, session_message):
         message = getattr(session_message, "message", None)
         if getattr(message, "method", None) == "tools/call":
-            self.id = message.id
+            # A question that was answered makes another round: its answers are of another call.
+            self.id, self.seen = message.id, {"result": 0, "error": 0}
 
     def hear(self, session_message):
         message = getattr(session_message, "message", None)

@@ -167,7 +167,10 @@ pub const RESULTS: &[Spelling] = &[
     ("meta_text", r#"{"content":[],"_meta":"a"«rt»}"#),
     ("meta_twice", r#"{"content":[],"_meta":{"a":1},"_meta":{"b":2}«rt»}"#),
     ("task", r#"{"task":{"taskId":"«t»","status":"working"}}"#),
-    ("task_and_content", r#"{"content":[],"task":{"taskId":"«t»","status":"working"}«rt»}"#),
+    (
+        "task_and_content",
+        r#"{"content":[{"type":"text","text":"«t»"}],"task":{"taskId":"«t»","status":"working"}«rt»}"#,
+    ),
     ("nan", r#"{"content":[],"structuredContent":{"a":NaN}«rt»}"#),
     ("infinity", r#"{"content":[],"structuredContent":{"a":-Infinity}«rt»}"#),
     ("negative_zero", r#"{"content":[],"structuredContent":{"a":-0}«rt»}"#),
