@@ -12,7 +12,7 @@ fn floor(package: &str) -> Option<u8> {
         "runtime" | "stack" | "stripe-sim" | "mcp-fixture" | "mcp-node-fuzz" => 2,
         "mcp-node" | "ingest" | "ledger" | "billing" | "admin-api" => 3,
         "plant" => 4,
-        "tests" | "sim" | "bench" | "year" => 5,
+        "tests" | "sim" | "bench" | "year" | "differential" => 5,
         _ => return None,
     })
 }

@@ -108,7 +108,7 @@ pub fn for_every_client<'a>(
     let members = members(message).map_err(|_| Undeliverable::Unwritable)?;
     let is_named = members.id.is_none_or(|id| id.get() == raw_id || id.get() == "null");
     let whole = if members.has_others || !is_named {
-        Cow::Owned(rewritten(message, raw_id).ok_or(Undeliverable::Unwritable)?)
+        Cow::Owned(rewritten(message, raw_id, false).ok_or(Undeliverable::Unwritable)?)
     } else {
         Cow::Borrowed(message)
     };
@@ -121,8 +121,14 @@ pub fn for_every_client<'a>(
     Ok(whole)
 }
 
-/// The answer with nothing but what an answer has.
-fn rewritten(message: &[u8], raw_id: &str) -> Option<Vec<u8>> {
+/// An error that names no request, addressed to the one of this id.
+#[must_use]
+pub fn addressed(message: &[u8], raw_id: &str) -> Option<Vec<u8>> {
+    rewritten(message, raw_id, true)
+}
+
+/// The answer with nothing but what an answer has. `named` = it gets the id even if it had none.
+fn rewritten(message: &[u8], raw_id: &str, named: bool) -> Option<Vec<u8>> {
     #[derive(Deserialize)]
     struct Parts<'a> {
         #[serde(borrow)]
@@ -138,7 +144,7 @@ fn rewritten(message: &[u8], raw_id: &str) -> Option<Vec<u8>> {
         (None, Some(error)) => ("error", error),
         _ => return None,
     };
-    let id = if parts.id.is_some() { raw_id } else { "null" };
+    let id = if named || parts.id.is_some() { raw_id } else { "null" };
     Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"{name}":{}}}"#, value.get()).into_bytes())
 }
 

@@ -105,6 +105,21 @@ impl Clients {
         Ok(Self { node, modules, folder, python, python_folder })
     }
 
+    /// Node's own program.
+    pub fn node(&self) -> &Path {
+        &self.node
+    }
+
+    /// The folder of the installed packages, for scripts that lie elsewhere.
+    pub fn modules(&self) -> &Path {
+        &self.modules
+    }
+
+    /// The interpreter that has the SDK for Python.
+    pub fn python(&self) -> &Path {
+        &self.python
+    }
+
     /// The command line of one session that makes `calls`, JSON: `[["echo",{"message":"hi"}]]`.
     pub fn session(&self, sdk: Sdk, url: &str, key: &str, calls: &str) -> CommandLine {
         let (flag, is_python) = sdk.flag();

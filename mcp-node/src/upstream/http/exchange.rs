@@ -14,8 +14,8 @@ use http_body_util::Full;
 use mcp_node_core::{
     Refusal, billable,
     message::{Answer, IdKey, Message, read},
-    reply::{AnswerTo, Reply, classify},
-    splice, sse,
+    reply::{self, AnswerTo, Reply, classify},
+    sse,
 };
 use schemas::Outcome;
 
@@ -190,7 +190,7 @@ impl Exchange {
     fn addressed(&self, message: &Bytes) -> Bytes {
         match read(message) {
             Ok(Message::Answer { id: None, .. }) => {
-                splice::with_id(message, &self.id.raw).map_or_else(|| message.clone(), Bytes::from)
+                reply::addressed(message, &self.id.raw).map_or_else(|| message.clone(), Bytes::from)
             }
             _ => message.clone(),
         }
