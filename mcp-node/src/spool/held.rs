@@ -12,11 +12,8 @@ use parking_lot::Mutex;
 use schemas::{Epoch, LeaseId, Record, Shard, TenantId};
 use uuid::Uuid;
 
-use super::{
-    Spool, SpoolError,
-    files::WriteError,
-    place::{Placed, boot_ms},
-};
+use super::{Spool, SpoolError, files::WriteError, place::Placed};
+use crate::clock::boot_ms;
 
 /// The epochs that are held.
 pub(super) struct Held(Mutex<State>);

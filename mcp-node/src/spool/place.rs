@@ -12,7 +12,6 @@ use std::{
     os::unix::fs::MetadataExt,
 };
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -65,13 +64,6 @@ impl Placed {
             _ => Self { place: here, held: open.clone(), until_ms: BTreeMap::new() },
         }
     }
-}
-
-/// The clock of this boot, which goes on while the machine sleeps. Unit: milliseconds.
-pub(super) fn boot_ms() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let (seconds, nanos) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
-    seconds * 1_000 + nanos / 1_000_000
 }
 
 /// The process that holds a lock on a file, as far as the kernel tells.
