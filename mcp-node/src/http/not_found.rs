@@ -8,6 +8,7 @@ use mcp_node_core::Refusal;
 use schemas::KeyId;
 use serde_json::json;
 
+use crate::clock;
 use super::{Door, answer};
 
 /// The most paths that are listed.
@@ -28,7 +29,7 @@ pub fn not_found(door: &Door, headers: &HeaderMap, certificate: Option<KeyId>) -
 
 fn listing(served: &[String]) -> Response {
     let refusal = Refusal::UnknownPath;
-    let message = format!("{} MCP is served at {}.", refusal.message(), served.join(", "));
+    let message = format!("{} MCP is served at {}.", refusal.message(clock::wall()), served.join(", "));
     let data = json!({ "reason": refusal.reason(), "served": served });
     let error = json!({ "code": refusal.code(), "message": message, "data": data });
     let body = json!({ "jsonrpc": "2.0", "id": null, "error": error });
