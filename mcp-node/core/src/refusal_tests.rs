@@ -155,27 +155,27 @@ fn a_spent_quota_is_told_in_words() {
 #[test]
 fn what_can_be_waited_for_is_told_in_words() {
     #[track_caller]
-    fn check(refusal: Refusal, text: &str) {
+    fn check(refusal: &Refusal, text: &str) {
         assert_eq!(refusal.message(MIDNIGHT.plus_ms(-500)), text);
     }
     let (scope, limit) = (Scope::Tenant(TenantId(Uuid::nil())), Quantity(12));
     let period = Period { from: Timestamp(0), to: MIDNIGHT.plus_ms(1) };
     let meter = MeterName::tool_calls();
     check(
-        Refusal::UnitsHeld { meter, limit, scope, period, retry_ms: 1_001 },
+        &Refusal::UnitsHeld { meter, limit, scope, period, retry_ms: 1_001 },
         "What is left of 12 calls of this tenant is held by other nodes or keys; retry in 2 s. \
          The quota resets 30 Nov 23:00:01 UTC (quota of a period).",
     );
     check(
-        Refusal::RateHeld { per_minute: Some(60), retry_ms: 500 },
+        &Refusal::RateHeld { per_minute: Some(60), retry_ms: 500 },
         "Other nodes hold all of the 60 calls a minute of this key; retry in 1 s.",
     );
     check(
-        limited(None),
+        &limited(None),
         "More than 60 calls a minute of this key (30 of them at this node, which shares the rate with others); wait 2 s.",
     );
     check(
-        Refusal::of_rate(
+        &Refusal::of_rate(
             TooFast::Wait(900),
             RateLimits { per_minute: 60, burst: 1, concurrent: None },
             RateLimits { per_minute: 60, burst: 1, concurrent: None },
@@ -184,15 +184,15 @@ fn what_can_be_waited_for_is_told_in_words() {
         "More than 60 calls a minute of this connection; wait 1 s.",
     );
     check(
-        Refusal::TooManyRunning { max: 4, node_max: Some(2), whose: Whose::Key },
+        &Refusal::TooManyRunning { max: 4, node_max: Some(2), whose: Whose::Key },
         "2 calls of this key run at this node, its share of the 4 that may run at the same time; wait until one ends.",
     );
     check(
-        Refusal::TooManyRunning { max: 4, node_max: None, whose: Whose::Tenant },
+        &Refusal::TooManyRunning { max: 4, node_max: None, whose: Whose::Tenant },
         "4 of 4 calls of this tenant that may run at the same time are running; wait until one ends.",
     );
     check(
-        Refusal::Blocked { retry_ms: 60_500 },
+        &Refusal::Blocked { retry_ms: 60_500 },
         "This key is blocked until 30 Nov 23:01 UTC since it went on calling before its waits were over; wait 61 s.",
     );
 }
