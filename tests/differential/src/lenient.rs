@@ -79,7 +79,7 @@ fn texts(bytes: &[u8]) -> Vec<String> {
     if std::str::from_utf8(bytes).is_err() {
         texts.push(bytes.iter().map(|byte| char::from(*byte)).collect());
     }
-    if bytes.contains(&0) && bytes.len() % 2 == 0 {
+    if bytes.contains(&0) && bytes.len().is_multiple_of(2) {
         let units = |make: fn([u8; 2]) -> u16| -> Vec<u16> {
             bytes.chunks_exact(2).map(|pair| make([pair[0], pair[1]])).collect()
         };

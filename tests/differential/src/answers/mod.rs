@@ -36,7 +36,7 @@ const SERVERS: [&str; 3] = ["old", "plain", "new"];
 /// A batch is judged when a call that was made behind it is on the log.
 const BATCH: u64 = 200;
 /// Batches that run at the same time: while the last cases of one time out, the next one runs.
-const BATCHES: usize = 2;
+const BATCHES: usize = 3;
 /// How long a client waits for an answer, and how long when a case is run again by itself.
 const TIMEOUT: Duration = Duration::from_millis(1_500);
 const LONG_TIMEOUT: Duration = Duration::from_secs(6);

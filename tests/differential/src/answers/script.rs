@@ -65,7 +65,7 @@ pub fn script(plan: &Plan, asked: &Asked) -> Script {
         "resume_within" => {
             let half = usize::try_from(plan.position).unwrap_or(0) % whole.len().max(1);
             let begun = [prime(asked), whole[..half].to_vec()].concat();
-            let end = if plan.position % 2 == 0 { Step::End } else { Step::Reset };
+            let end = if plan.position.is_multiple_of(2) { Step::End } else { Step::Reset };
             Script { call: said(&begun, end), listen: None, resume: Some((prime_id(asked), whole)) }
         }
         "resume_both" => Script {

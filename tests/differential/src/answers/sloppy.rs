@@ -148,5 +148,5 @@ impl Client<'_> {
 fn last_event_id(came: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(came);
     let ids = text.split(['\n', '\r']).filter_map(|line| line.strip_prefix("id:"));
-    ids.map(|id| id.trim().to_owned()).filter(|id| !id.is_empty() && id.is_ascii()).next_back()
+    ids.map(|id| id.trim().to_owned()).rfind(|id| !id.is_empty() && id.is_ascii())
 }

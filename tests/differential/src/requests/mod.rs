@@ -33,7 +33,9 @@ use crate::{
 };
 
 const BATCH: u64 = 300;
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 48;
+/// Batches that run at the same time: while the last cases of one time out, the next one runs.
+const BATCHES: usize = 3;
 /// How long a client waits for an answer, and for a second one where it sent two requests.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_200);
 const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -150,9 +152,13 @@ impl<'a> Requests<'a> {
     /// # Errors
     /// The test itself fails.
     pub async fn run(&self, seed: u64, first: u64, cases: u64) -> Result<Found, Failure> {
+        let starts = (first..first + cases).step_by(usize::try_from(BATCH)?);
+        let batches =
+            starts.map(|start| self.batch(seed, start..(start + BATCH).min(first + cases)));
+        let found: Vec<_> = stream::iter(batches).buffer_unordered(BATCHES).collect().await;
         let mut differences = 0;
-        for start in (first..first + cases).step_by(usize::try_from(BATCH)?) {
-            differences += self.batch(seed, start..(start + BATCH).min(first + cases)).await?;
+        for batch in found {
+            differences += batch?;
         }
         let statuses = std::mem::take(&mut *self.statuses.lock());
         println!("requests, seed {seed}: {cases} cases, answered with {statuses:?}");

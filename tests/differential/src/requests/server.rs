@@ -25,7 +25,9 @@ use crate::{
 
 /// What ran, by the tool's name at the server: how often, and the last bytes that made it run.
 #[derive(Clone, Default)]
-pub struct Ran(Arc<Mutex<HashMap<String, (u64, Vec<u8>)>>>);
+pub struct Ran(Arc<Mutex<HashMap<String, TimesAndBytes>>>);
+
+type TimesAndBytes = (u64, Vec<u8>);
 
 impl Ran {
     fn note(&self, calls: &[Call], bytes: &[u8]) {
