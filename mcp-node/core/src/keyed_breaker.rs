@@ -201,7 +201,9 @@ mod tests {
     fn where_several_keys_are_held_the_first_failure_holds_another() {
         let mut breaker = KeyedBreaker::new(SETTINGS);
         for key in [1, 2] {
-            (0..3).for_each(|_| drop(end(&mut breaker, key, RequestEnd::Failed)));
+            for _ in 0..3 {
+                end(&mut breaker, key, RequestEnd::Failed);
+            }
         }
         assert_eq!(end(&mut breaker, 3, RequestEnd::Failed).key, Some(Change::Opened(1_000)));
         assert_eq!(end(&mut breaker, 4, RequestEnd::Well), Changes::default(), "not held before");

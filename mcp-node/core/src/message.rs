@@ -197,6 +197,11 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// Whether it holds a result.
+    pub(crate) fn has_result(&self) -> bool {
+        self.result.is_some()
+    }
+
     /// Whether it holds a member that only answers hold.
     pub(crate) fn may_answer(&self) -> bool {
         self.result.is_some() || self.error.is_some()

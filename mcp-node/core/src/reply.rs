@@ -82,6 +82,14 @@ pub fn read_unasked(bytes: &[u8]) -> Unasked<'_> {
     }
 }
 
+/// Whether no client could read a result in the body of a response that failed: it holds no object at all, or is
+/// one without a result that is read in one way only.
+#[must_use]
+pub fn certainly_has_no_result(body: &[u8]) -> bool {
+    !body.contains(&b'{')
+        || members(body).is_ok_and(|members| !members.is_ambiguous() && !members.has_result())
+}
+
 /// Why an answer cannot be delivered as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Undeliverable {
@@ -324,6 +332,22 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":3,"result":{"a":"\uD800x\udc00\ud83d\ude00\\\ud800"}}"#,
             r#"{"jsonrpc":"2.0","id":3,"result":{"a":"\ufffdx\ufffd\ud83d\ude00\\\ufffd"}}"#,
         );
+    }
+
+    #[test]
+    fn a_response_that_failed_passes_only_if_it_holds_no_result() {
+        let check = |body: &str| certainly_has_no_result(body.as_bytes());
+        assert!(check("<p>Bad gateway</p>") && check("") && check("no"));
+        assert!(check(r#" {"error":"too many requests"}"#));
+        for unclear in [
+            r#"{"jsonrpc":"2.0","id":3,"result":{}}"#,
+            r#" {"result":{"a":NaN}}"#,
+            r#"{"error":1,"Result":{}}"#,
+            r#"[{"result":{}}]"#,
+            "\u{0}{\"result\":{}}",
+        ] {
+            assert!(!check(unclear), "{unclear}");
+        }
     }
 
     #[test]

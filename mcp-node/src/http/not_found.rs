@@ -8,8 +8,8 @@ use mcp_node_core::Refusal;
 use schemas::KeyId;
 use serde_json::json;
 
-use crate::clock;
 use super::{Door, answer};
+use crate::clock;
 
 /// The most paths that are listed.
 const MAX_LISTED: usize = 100;
@@ -29,7 +29,8 @@ pub fn not_found(door: &Door, headers: &HeaderMap, certificate: Option<KeyId>) -
 
 fn listing(served: &[String]) -> Response {
     let refusal = Refusal::UnknownPath;
-    let message = format!("{} MCP is served at {}.", refusal.message(clock::wall()), served.join(", "));
+    let message =
+        format!("{} MCP is served at {}.", refusal.message(clock::wall()), served.join(", "));
     let data = json!({ "reason": refusal.reason(), "served": served });
     let error = json!({ "code": refusal.code(), "message": message, "data": data });
     let body = json!({ "jsonrpc": "2.0", "id": null, "error": error });

@@ -144,7 +144,10 @@ impl Exchange {
                 answer,
             } => answer,
             // Not MCP: an error of the server's HTTP layer passes if it says anything.
-            _ if head.status.is_client_error() && !body.trim_ascii().is_empty() => {
+            _ if head.status.is_client_error()
+                && !body.trim_ascii().is_empty()
+                && reply::certainly_has_no_result(&body) =>
+            {
                 if let Some(failed) = failure(&self.upstream, self.session.as_ref()) {
                     return failed;
                 }
@@ -170,9 +173,9 @@ impl Exchange {
         }
         let outcome = self.outcome(answer);
         let mut begun = Response::new(());
-        *begun.status_mut() = head.status;
+        // Clients read no answer under another type, nor with some of the statuses of success.
+        *begun.status_mut() = if head.status.is_success() { StatusCode::OK } else { head.status };
         headers::copy_back(&head.headers, begun.headers_mut());
-        // Clients read no answer under another type.
         begun.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let message = if head.status.is_success() { self.addressed(&body) } else { body.clone() };
         Step::Answer { outcome, message, form: AnswerForm::Body(begun) }

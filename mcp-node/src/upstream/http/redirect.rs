@@ -92,7 +92,10 @@ impl Address {
                 && port(&target) == port(&now);
             return same.then_some(target);
         }
-        let path: PathAndQuery = location.parse().ok().filter(|_| location.starts_with('/'))?;
+        let path: PathAndQuery = location
+            .parse()
+            .ok()
+            .filter(|_| location.starts_with('/') && !location.starts_with("//"))?;
         let mut parts = now.into_parts();
         parts.path_and_query = Some(path);
         Uri::from_parts(parts).ok()
