@@ -20,6 +20,8 @@ const MAX_DEPTH: usize = 128;
 pub enum Reply<'a> {
     /// Certainly a request or a notification of the server.
     Message,
+    /// Certainly no answer, and no message that every client can read either: some give the call up at it.
+    NoMessage,
     /// An answer.
     Answer { to: AnswerTo, answer: Answer<'a> },
     /// It cannot be told what a client would read.
@@ -54,8 +56,11 @@ pub fn classify<'a>(bytes: &'a [u8], asked: &IdKey) -> Reply<'a> {
             };
             Reply::Answer { to, answer }
         }
-        Err(_) if is_certainly_no_answer(bytes) => Reply::Message,
-        Err(_) => oddly_addressed(bytes, asked),
+        Err(_) => match without_answer(bytes) {
+            Some(true) => Reply::Message,
+            Some(false) => Reply::NoMessage,
+            None => oddly_addressed(bytes, asked),
+        },
     }
 }
 
@@ -64,6 +69,8 @@ pub fn classify<'a>(bytes: &'a [u8], asked: &IdKey) -> Reply<'a> {
 pub enum Unasked<'a> {
     /// Certainly no answer, or an error that names no request.
     Message,
+    /// Certainly no answer, and no message that every client can read either.
+    NoMessage,
     /// The answer to the request of this id.
     Answer(IdKey, Answer<'a>),
     /// It cannot be told what a client would read.
@@ -77,8 +84,12 @@ pub fn read_unasked(bytes: &[u8]) -> Unasked<'_> {
         Ok(Message::Request { .. } | Message::Notification { .. }) => Unasked::Message,
         Ok(Message::Answer { id: Some(id), answer }) => Unasked::Answer(id.key(), answer),
         Ok(Message::Answer { id: None, answer: Answer::Error }) => Unasked::Message,
-        Err(_) if is_certainly_no_answer(bytes) => Unasked::Message,
-        Ok(Message::Answer { id: None, .. }) | Err(_) => Unasked::Unclear,
+        Ok(Message::Answer { id: None, .. }) => Unasked::Unclear,
+        Err(_) => match without_answer(bytes) {
+            Some(true) => Unasked::Message,
+            Some(false) => Unasked::NoMessage,
+            None => Unasked::Unclear,
+        },
     }
 }
 
@@ -226,12 +237,14 @@ fn with_whole_characters(json: &[u8]) -> Vec<u8> {
     written
 }
 
-/// Whether no client could read an answer in it, though it is not well-formed in another way: it has a method (`vendor/x`
-/// without an id, say), and neither result nor error.
-fn is_certainly_no_answer(bytes: &[u8]) -> bool {
-    let Ok(members) = members(bytes) else { return false };
+/// Whether a message that [`read`] refuses can be read by every client, where none could read an answer in it (it has a
+/// method, and neither result nor error); `None` = one might.
+fn without_answer(bytes: &[u8]) -> Option<bool> {
+    let members = members(bytes).ok()?;
     let names_method = members.method.is_some_and(|raw| text(raw.get()).is_some());
-    names_method && !members.is_ambiguous() && !members.may_answer()
+    let has_none = names_method && !members.is_ambiguous() && !members.may_answer();
+    // A notification of any name, `vendor/x` say.
+    has_none.then(|| members.is_version_2() && members.id.is_none() && !members.has_others)
 }
 
 /// An answer whose id is none that a request may have, such as `3.0`.
@@ -273,6 +286,7 @@ mod tests {
     fn check(asked_raw: &str, message: &str, expected: &str) {
         let found = match classify(message.as_bytes(), &asked(asked_raw)) {
             Reply::Message => "message",
+            Reply::NoMessage => "no message",
             Reply::Unclear => "unclear",
             Reply::Answer { to: AnswerTo::Call, .. } => "call",
             Reply::Answer { to: AnswerTo::CallRespelled, .. } => "respelled",
@@ -287,7 +301,8 @@ mod tests {
         check("3", r#"{"jsonrpc":"2.0","method":"notifications/progress"}"#, "message");
         check("3", r#"{"jsonrpc":"2.0","method":"vendor/notice"}"#, "message");
         check("3", r#"{"jsonrpc":"2.0","id":3,"method":"roots/list"}"#, "message");
-        check("3", r#"{"id":null,"method":"x","jsonrpc":"2.0"}"#, "message");
+        check("3", r#"{"id":null,"method":"x","jsonrpc":"2.0"}"#, "no message");
+        check("3", r#"{"method":"notifications/x"}"#, "no message");
         check("3", r#"{"method":"x","result":{},"id":3,"jsonrpc":"2.0"}"#, "unclear");
         check("3", r#"{"method":7,"id":3,"jsonrpc":"2.0"}"#, "unclear");
         check("3", r#"{"method":"x","Result":{},"id":3,"jsonrpc":"2.0"}"#, "unclear");

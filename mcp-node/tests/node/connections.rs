@@ -208,6 +208,8 @@ async fn a_client_that_has_said_all_is_answered_and_its_calls_count() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_has_gone_is_noticed_at_once() {
     let (rig, server, address) = rig(10_000, 60_000).await;
+    // The server's era is asked once, which is no call.
+    assert_eq!(rig.caller(SECRET).asked("tools/list", serde_json::json!({})).await.0, 200);
     let mut recorded = 0;
     for (tool, resets) in [("never", false), ("never", true), ("stream", false), ("stream", true)] {
         let sent = server.sent.lock().len();

@@ -238,6 +238,7 @@ impl Exchange {
                 drop(data);
                 Step::Frame(sse::normal(frame))
             }
+            Reply::NoMessage => Step::Frame(sse::without_data(&frame).into()),
             Reply::Answer { to: AnswerTo::Other(_), .. } | Reply::Unclear if self.answered => {
                 Step::End
             }

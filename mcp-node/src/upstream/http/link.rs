@@ -194,7 +194,8 @@ impl HttpUpstream {
             match events.next_message().await {
                 Ok(Some(data)) => match classify(&data, id) {
                     Reply::Message => drop(to.send(Piece::Message(data)).await), // Whoever asked may be gone.
-                    _ => return last(data, id),
+                    Reply::NoMessage => {}
+                    Reply::Answer { .. } | Reply::Unclear => return last(data, id),
                 },
                 Ok(None) => return Piece::Refused(Refusal::UpstreamInvalid),
                 Err(refusal) => return Piece::Refused(refusal),
@@ -259,7 +260,10 @@ impl Events {
 /// The answer in `message`. Its id is the node's own: whoever takes it puts the client's in its place.
 fn last(message: Bytes, id: &IdKey) -> Piece {
     match classify(&message, id) {
-        Reply::Answer { to: AnswerTo::Other(_), .. } | Reply::Message | Reply::Unclear => {
+        Reply::Answer { to: AnswerTo::Other(_), .. }
+        | Reply::Message
+        | Reply::NoMessage
+        | Reply::Unclear => {
             metrics::counter!("mcp_answers_withheld_total").increment(1);
             Piece::Refused(Refusal::UpstreamInvalid)
         }

@@ -449,7 +449,9 @@ fn passable(frame: Bytes, session: Option<&Session>, resumed: bool) -> Result<By
         _ if !sse::is_message(&frame) => Verdict::Withhold,
         (_, Unasked::Message) => Verdict::Deliver,
         (Some(session), Unasked::Answer(id, answer)) => session.answered(&id, answer, &data)?,
-        (None, Unasked::Answer(..)) | (_, Unasked::Unclear) => Verdict::Withhold,
+        (None, Unasked::Answer(..)) | (_, Unasked::NoMessage | Unasked::Unclear) => {
+            Verdict::Withhold
+        }
     };
     drop(data);
     if verdict == Verdict::Deliver || (verdict == Verdict::Again && resumed) {

@@ -210,7 +210,7 @@ impl Session {
                 tracing::warn!("A server answered a request that it could not read");
             }
             Unasked::Message => self.route(line.clone()).await,
-            Unasked::Unclear => {
+            Unasked::NoMessage | Unasked::Unclear => {
                 if !self.take_respelled(&line).await {
                     metrics::counter!("mcp_stdio_lines_unreadable_total").increment(1);
                     tracing::debug!("A server wrote a line that is no message");
