@@ -132,11 +132,11 @@ pub fn data(frame: &[u8]) -> Option<Cow<'_, [u8]>> {
 /// Whether clients take the frame's data for a message: its type is `message`, or it has none.
 #[must_use]
 pub fn is_message(frame: &[u8]) -> bool {
-    let types = frame.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(|line| {
+    let mut types = frame.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(|line| {
         let value = line.strip_prefix(b"event:").or((line == b"event").then_some(&b""[..]))?;
         Some(value.strip_prefix(b" ").unwrap_or(value))
     });
-    types.last().is_none_or(|kind| kind.is_empty() || kind == b"message")
+    types.next_back().is_none_or(|kind| kind.is_empty() || kind == b"message")
 }
 
 /// The frame without its type and data: a place in the stream, and nothing that a client could take for a message.
@@ -157,7 +157,7 @@ pub fn with_data(frame: &[u8], data: &[u8]) -> Vec<u8> {
     let is_data = |line: &[u8]| line == b"data" || line.starts_with(b"data:");
     let lines = frame.split(|byte| matches!(byte, b'\n' | b'\r'));
     let mut written = Vec::with_capacity(frame.len());
-    for line in lines.filter(|line| !line.is_empty() && !is_data(line)) {
+    for line in lines.filter(|line| is_field(line) && !is_data(line)) {
         written.extend_from_slice(line);
         written.push(b'\n');
     }
@@ -170,16 +170,28 @@ pub fn with_data(frame: &[u8], data: &[u8]) -> Vec<u8> {
     written
 }
 
-/// The frame with line feeds for the ends of its lines and one event in it: some clients know no other form.
+/// The frame with line feeds for the ends of its lines, and no line that clients do not know: some readers end a line
+/// elsewhere, or take a name with something around it for the name.
 #[must_use]
 pub fn normal(frame: Bytes) -> Bytes {
-    if memchr::memchr(b'\r', &frame).is_none() {
+    let is_known = |line: &[u8]| line.is_empty() || line == b"data" || is_field(line);
+    if memchr::memchr(b'\r', &frame).is_none() && frame.split(|byte| *byte == b'\n').all(is_known) {
         return frame;
     }
     match data(&frame) {
         Some(data) => with_data(&frame, &data).into(),
-        None => without_data(&frame).into(),
+        None => {
+            let mut written = with_data(&frame, b"");
+            let data = written.len() - b"data: \n\n".len();
+            written.drain(data..data + b"data: \n".len());
+            if written.len() > 1 { written.into() } else { Bytes::new() }
+        }
     }
+}
+
+/// Whether a line is a comment, or a field that the standard knows.
+fn is_field(line: &[u8]) -> bool {
+    [&b":"[..], b"data:", b"event:", b"id:", b"retry:"].iter().any(|name| line.starts_with(name))
 }
 
 /// The frame with another value behind each `id:` that has one, and every other byte as it was.
@@ -311,7 +323,7 @@ mod tests {
             "event: message\nid: 7\ndata: b\n\n",
         );
         check("data: a\ndata: b\nretry: 5\n\n", "c\nd", "retry: 5\ndata: c\ndata: d\n\n");
-        check("data: a\n: hush\ndatabase: x\n\n", "b", ": hush\ndatabase: x\ndata: b\n\n");
+        check("data: a\n: hush\ndatabase: x\n\n", "b", ": hush\ndata: b\n\n");
     }
 
     #[test]
@@ -327,6 +339,25 @@ mod tests {
         assert_eq!(edit("data:x\n\n").as_deref(), Some("data:X\n\n"));
         assert_eq!(edit("data: a\ndata: b\n\n"), None, "in several lines");
         assert_eq!(edit(": data: a\n\n"), None);
+    }
+
+    #[test]
+    fn a_frame_has_no_line_that_a_reader_could_take_for_another() {
+        #[track_caller]
+        fn check(frame: &'static str, expected: &str) {
+            let found = normal(Bytes::from_static(frame.as_bytes()));
+            assert_eq!(std::str::from_utf8(&found).unwrap(), expected, "{frame:?}");
+        }
+        for same in
+            ["event: m\nid: 7\ndata: a\ndata: b\n\n", ": hello\n\n", "id: 1\ndata\n\n", "\n"]
+        {
+            check(same, same);
+        }
+        check(" data: x\n\n", "");
+        check("\u{feff}data: x\nid: 7\n\n", "id: 7\n\n");
+        check("DATA: x\ndata: a\n\n", "data: a\n\n");
+        check("id: 7\rdata: a\r\r", "id: 7\ndata: a\n\n");
+        check(": hush\r\n\r\n", ": hush\n\n");
     }
 
     #[test]

@@ -64,6 +64,7 @@ struct Begun {
 }
 
 /// How a request begins.
+#[expect(clippy::large_enum_variant, reason = "nearly all begin")]
 enum Beginning {
     Begun(Begun),
     /// What it waits for has not come yet: the client is asked again.

@@ -227,7 +227,7 @@ impl Exchange {
 
     fn read_frame(&mut self, frame: Bytes) -> Step {
         let Some(data) = sse::data(&frame).filter(|data| !data.trim_ascii().is_empty()) else {
-            return Step::Frame(frame); // It holds nothing.
+            return Step::Frame(sse::normal(frame)); // It holds nothing.
         };
         if !sse::is_message(&frame) {
             // Clients of MCP pass over it; one that does not must not find an answer in it.

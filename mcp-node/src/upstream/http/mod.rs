@@ -443,7 +443,7 @@ async fn watch_stream(
 /// It holds an answer that could not be recorded.
 fn passable(frame: Bytes, session: Option<&Session>, resumed: bool) -> Result<Bytes, Refusal> {
     let Some(data) = sse::data(&frame).filter(|data| !data.trim_ascii().is_empty()) else {
-        return Ok(frame);
+        return Ok(sse::normal(frame));
     };
     let verdict = match (session, read_unasked(&data)) {
         _ if !sse::is_message(&frame) => Verdict::Withhold,
