@@ -13,7 +13,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, extract::Request};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{body::Incoming, header::UPGRADE, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mcp_node_core::Refusal;
 use schemas::KeyId;
@@ -21,7 +21,10 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 use tower::ServiceExt;
 
 use super::{answer, lanes::Lanes, tls::Tls};
@@ -48,6 +51,26 @@ pub struct ConnectionId(pub u64);
 /// The API key that the certificate of a request's connection names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientKey(pub KeyId);
+
+/// Keeps a connection among those that are open, and that a stop waits for, when it is no HTTP any more.
+#[derive(Clone)]
+pub(super) struct HeldOpen(#[expect(dead_code, reason = "held, not read")] Arc<Counted>);
+
+/// A connection that is no HTTP any more, as it is counted.
+struct Counted(#[expect(dead_code, reason = "held, not read")] TaskTrackerToken);
+
+impl HeldOpen {
+    fn among(open: &TaskTracker) -> Self {
+        metrics::gauge!("mcp_connections").increment(1);
+        Self(Arc::new(Counted(open.token())))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::gauge!("mcp_connections").decrement(1);
+    }
+}
 
 /// Serves `router` until `stop`; then no new connection is taken, running requests end, and this returns.
 ///
@@ -100,10 +123,13 @@ pub async fn listen_over(
         }
         let number = ConnectionId(NUMBER.fetch_add(1, Ordering::Relaxed));
         let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());
+        let among = open.clone();
         lanes.spawn(&open, async move {
             metrics::gauge!("mcp_connections").increment(1);
             match TcpStream::from_std(connection) {
-                Ok(connection) => serve(connection, router, number, settings, tls, stop).await,
+                Ok(connection) => {
+                    serve(connection, router, number, settings, tls, among, stop).await;
+                }
                 Err(error) => tracing::warn!(%error, "Cannot serve a connection"),
             }
             metrics::gauge!("mcp_connections").decrement(1);
@@ -120,6 +146,7 @@ async fn serve(
     number: ConnectionId,
     settings: ListenSettings,
     tls: Option<Arc<Tls>>,
+    open: TaskTracker,
     stop: CancellationToken,
 ) {
     // A frame of a stream must not wait for the next.
@@ -130,7 +157,7 @@ async fn serve(
         let shaken = tokio::time::timeout(settings.head_patience, tls.accept(connection));
         match stop.run_until_cancelled(shaken).await {
             Some(Ok(Ok((stream, key)))) => {
-                converse(stream, router, number, key, settings, stop).await;
+                converse(stream, router, number, key, settings, open, stop).await;
             }
             Some(Ok(Err(error))) => {
                 metrics::counter!("mcp_tls_failed_total").increment(1);
@@ -139,17 +166,18 @@ async fn serve(
             Some(Err(_)) | None => {}
         }
     } else {
-        converse(connection, router, number, None, settings, stop).await;
+        converse(connection, router, number, None, settings, open, stop).await;
     }
 }
 
 /// Serves the requests of one connection.
 async fn converse(
-    connection: impl AsyncRead + AsyncWrite + Unpin,
+    connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     number: ConnectionId,
     key: Option<KeyId>,
     settings: ListenSettings,
+    open: TaskTracker,
     stop: CancellationToken,
 ) {
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -157,11 +185,15 @@ async fn converse(
         if let Some(key) = key {
             request.extensions_mut().insert(ClientKey(key));
         }
+        if request.headers().contains_key(UPGRADE) {
+            request.extensions_mut().insert(HeldOpen::among(&open));
+        }
         router.clone().oneshot(request.map(Body::new))
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(settings.head_patience);
-    let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(connection), service));
+    let serving = http.serve_connection(TokioIo::new(connection), service).with_upgrades();
+    let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,
         () = stop.cancelled() => {

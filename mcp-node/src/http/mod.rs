@@ -1,12 +1,14 @@
-//! The door: `/mcp` over HTTP. Who calls is known before a byte of the body is read; what is called, before a byte
+//! The door: `/mcp` over HTTP, and the older transports `/sse` and `/ws`. Who calls is known before a byte of the body is read; what is called, before a byte
 //! goes upstream.
 //!
 //! The way of a call: `enter` (origin, key) → `post` (body, message, checks) → an upstream, which admits it by
 //! [`Post::admit`] once it knows the session, forwards it, and answers. Over TLS or not is the listener's matter.
+//! `sse_transport` and `websocket` hand each message of theirs to `post` by way of a `channel`.
 
 pub mod answer;
 mod as_result;
 mod changes;
+mod channel;
 mod cors;
 mod doorway;
 pub(crate) mod era;
@@ -16,7 +18,9 @@ mod heartbeat;
 pub mod lanes;
 mod listen;
 mod post;
+mod sse_transport;
 mod tls;
+mod websocket;
 mod well_known;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -26,7 +30,7 @@ use axum::{
     body::Body,
     extract::{Path, Request, State},
     http::{
-        HeaderMap, Method, StatusCode,
+        Extensions, HeaderMap, Method, StatusCode,
         header::{ALLOW, HOST},
         request::Parts,
     },
@@ -88,6 +92,17 @@ pub struct Door {
     pub settings: DoorSettings,
 }
 
+impl Door {
+    /// What is at an address with this name, or at that without any.
+    #[must_use]
+    pub fn front_at(&self, name: Option<&str>) -> Option<Front> {
+        match name {
+            Some(name) => self.named.get(name).cloned().map(Front::from),
+            None => Some(self.front.clone()),
+        }
+    }
+}
+
 /// A request whose caller is known.
 #[derive(Clone)]
 pub struct Inbound {
@@ -128,6 +143,7 @@ impl Inbound {
 /// The routes of a door.
 pub fn router(door: Doorway) -> Router {
     let routes = Router::new().route("/mcp", any(enter)).route("/mcp/{name}", any(enter_named));
+    let routes = routes.merge(sse_transport::router()).merge(websocket::router());
     routes.merge(well_known::router()).with_state(door)
 }
 
@@ -147,13 +163,23 @@ async fn enter_named(
     request: Request,
 ) -> Response {
     let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
-    match door.named.get(&name) {
-        Some(upstream) => go_through(&door, &upstream.clone().into(), request).await,
+    match door.front_at(Some(&name)) {
+        Some(front) => go_through(&door, &front, request).await,
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
 async fn go_through(door: &Door, front: &Front, request: Request) -> Response {
+    guarded(door, request, |head, body| serve(door, front, head, body)).await
+}
+
+/// Serves a request as every transport is served: only for allowed origins and hosts, with heartbeats on its streams,
+/// and with the address of the issuer where it is refused.
+async fn guarded<Serving: Future<Output = Response>>(
+    door: &Door,
+    request: Request,
+    serve: impl FnOnce(Parts, Body) -> Serving,
+) -> Response {
     let (head, body) = request.into_parts();
     let origin = match cors::check(&head.headers, &door.settings) {
         Ok(origin) => origin,
@@ -163,7 +189,7 @@ async fn go_through(door: &Door, front: &Front, request: Request) -> Response {
         cors::preflight()
     } else {
         let host = head.headers.get(HOST).cloned();
-        let response = serve(door, front, head, body).await;
+        let response = serve(head, body).await;
         let mut response = heartbeat::keep(response, door.settings.heartbeat);
         if let Some(resource) = &door.access.resource {
             resource.point_to(host.as_ref(), response.headers_mut());
@@ -176,30 +202,43 @@ async fn go_through(door: &Door, front: &Front, request: Request) -> Response {
     response
 }
 
+/// The request's caller.
+///
+/// # Errors
+/// As for [`Access::authenticate`]; it is logged.
+fn authenticate(
+    door: &Door,
+    headers: HeaderMap,
+    extensions: &Extensions,
+) -> Result<Inbound, Refusal> {
+    let connection = extensions.get().map_or(0, |ConnectionId(number)| *number);
+    let certificate = extensions.get().map(|ClientKey(key)| *key);
+    match door.access.authenticate(&door.meter, &headers, certificate) {
+        Ok(Grant { caller, scopes }) => Ok(Inbound { caller, scopes, headers, connection }),
+        Err(refusal) => {
+            let labels = door.meter.labels();
+            tracing::info!(
+                tenant = labels.tenant.as_deref(),
+                organization = labels.organization.as_deref(),
+                connectionId = connection,
+                status = refusal.reason(),
+                "Refused"
+            );
+            Err(refusal)
+        }
+    }
+}
+
 async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response {
     let Parts { method, headers, extensions, .. } = head;
     let allowed = if era::is_modern(&headers) { "POST" } else { "POST, GET, DELETE" };
     if !allowed.split(", ").any(|allowed| method == allowed) {
         return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, allowed)]).into_response();
     }
-    let connection = extensions.get().map_or(0, |ConnectionId(number)| *number);
-    let certificate = extensions.get().map(|ClientKey(key)| *key);
-    let Grant { caller, scopes } =
-        match door.access.authenticate(&door.meter, &headers, certificate) {
-            Ok(grant) => grant,
-            Err(refusal) => {
-                let labels = door.meter.labels();
-                tracing::info!(
-                    tenant = labels.tenant.as_deref(),
-                    organization = labels.organization.as_deref(),
-                    connectionId = connection,
-                    status = refusal.reason(),
-                    "Refused"
-                );
-                return answer::refuse(&refusal, None);
-            }
-        };
-    let inbound = Inbound { caller, scopes, headers, connection };
+    let inbound = match authenticate(door, headers, &extensions) {
+        Ok(inbound) => inbound,
+        Err(refusal) => return answer::refuse(&refusal, None),
+    };
     if method == Method::POST {
         return post::serve(door, front, inbound, body).await;
     }
@@ -207,8 +246,13 @@ async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response 
         let ended = front.delete(&inbound).await;
         return ended.unwrap_or_else(|refusal| answer::refuse(&refusal, None));
     }
+    own_stream(door, front, &inbound).await
+}
+
+/// Opens a session's own stream.
+async fn own_stream(door: &Door, front: &Front, inbound: &Inbound) -> Response {
     let most = front.max_answer_bytes();
-    let stream = match (front.get(&inbound).await, door.access.shown(&inbound.grant(), false)) {
+    let stream = match (front.get(inbound).await, door.access.shown(&inbound.grant(), false)) {
         // A resumed stream may hold the answer to a `tools/list`.
         (Ok(stream), Some(shown)) => shown.of(stream, None, most).await,
         (Ok(stream), None) => stream,

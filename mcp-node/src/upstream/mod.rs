@@ -91,6 +91,7 @@ pub struct Upstream {
     to_new: ToNew,
     /// The largest answer. Unit: bytes.
     most: usize,
+    max_sessions: usize,
     /// What it is called where there are several.
     name: Option<Arc<str>>,
 }
@@ -101,8 +102,8 @@ impl Upstream {
     pub fn new(server: Server, settings: UpstreamSettings) -> Self {
         let server = Arc::new(server);
         let (to_old, to_new) = (ToOld::new(&server, settings), ToNew::new(&server, settings));
-        let (eras, most) = (Eras::default(), settings.max_answer_bytes);
-        Self { server, eras, to_old, to_new, most, name: None }
+        let (most, max_sessions) = (settings.max_answer_bytes, settings.max_sessions);
+        Self { server, eras: Eras::default(), to_old, to_new, most, max_sessions, name: None }
     }
 
     /// The same, with a name to tell it from the other servers of its node.
@@ -121,6 +122,12 @@ impl Upstream {
     #[must_use]
     pub fn max_answer_bytes(&self) -> usize {
         self.most
+    }
+
+    /// The most sessions at a time.
+    #[must_use]
+    pub fn max_sessions(&self) -> usize {
+        self.max_sessions
     }
 
     /// Serves a posted message.

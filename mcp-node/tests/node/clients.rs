@@ -65,9 +65,13 @@ async fn node(world: &World, args: &[String]) -> Process {
 
 /// A key of its own for each client, with a hard quota.
 async fn keys(world: &World, quota: u64) -> Vec<(Sdk, String, KeyState)> {
+    keys_of(world, &Sdk::ALL, quota).await
+}
+
+async fn keys_of(world: &World, sdks: &[Sdk], quota: u64) -> Vec<(Sdk, String, KeyState)> {
     let mut keys = Vec::new();
-    for (number, sdk) in Sdk::ALL.into_iter().enumerate() {
-        let secret = format!("tb_client_{number}");
+    for (number, sdk) in sdks.iter().copied().enumerate() {
+        let secret = format!("tb_client_{sdk:?}_{number}");
         let key = world.ledger.key(&secret, Some(quota)).await;
         keys.push((sdk, secret, key));
     }
@@ -78,14 +82,33 @@ async fn keys(world: &World, quota: u64) -> Vec<(Sdk, String, KeyState)> {
 fn expected_protocol(sdk: Sdk) -> Option<&'static str> {
     match sdk {
         Sdk::JavaScript2 | Sdk::Python => Some("2026-07-28"),
-        Sdk::McpRemote => None,
+        // The SDK does not tell its transport.
+        Sdk::McpRemote | Sdk::JavaScript1WebSocket => None,
         _ => Some("2025-11-25"),
     }
 }
 
+/// The older transports at the same node, each with the clients that speak it.
+fn older(url: &str) -> [(String, &'static [Sdk]); 2] {
+    let base = url.strip_suffix("/mcp").unwrap();
+    let socket = base.replacen("http", "ws", 1);
+    [(format!("{base}/sse"), &Sdk::SSE), (format!("{socket}/ws"), &Sdk::WEBSOCKET)]
+}
+
 /// Every client does all that server-everything asks of it, is counted to the call and refused at its quota.
 async fn every_client_is_served(world: &World, clients: &Clients, url: &str) {
-    let keys = keys(world, 4).await;
+    these_clients_are_served(world, clients, &Sdk::ALL, url).await;
+}
+
+/// As [`every_client_is_served`], over HTTP+SSE and WebSocket.
+async fn every_older_client_is_served(world: &World, clients: &Clients, url: &str) {
+    for (url, sdks) in older(url) {
+        these_clients_are_served(world, clients, sdks, &url).await;
+    }
+}
+
+async fn these_clients_are_served(world: &World, clients: &Clients, sdks: &[Sdk], url: &str) {
+    let keys = keys_of(world, sdks, 4).await;
     for (sdk, secret, _) in &keys {
         let calls = json!([
             ["echo", { "message": "hi" }],
@@ -130,6 +153,19 @@ async fn the_official_clients_work_in_front_of_server_everything_over_stdio() {
     let node = node(&world, &behind(&clients.server_everything())).await;
     every_client_is_served(&world, &clients, &node.url).await;
     assert_eq!(node.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_clients_work_over_the_older_transports() {
+    let (world, clients) = (World::start().await, Clients::fetch().await.unwrap());
+    let folder = Folder::temporary().unwrap();
+    let server = McpServer::start(&folder).await.unwrap();
+    let over_http = node(&world, &["--upstream".to_owned(), server.url()]).await;
+    every_older_client_is_served(&world, &clients, &over_http.url).await;
+    assert_eq!(over_http.stop().await, Some(0));
+    let over_stdio = node(&world, &behind(&clients.server_everything())).await;
+    every_older_client_is_served(&world, &clients, &over_stdio.url).await;
+    assert_eq!(over_stdio.stop().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
