@@ -16,6 +16,7 @@ mod http_server;
 mod ledger;
 mod limits;
 mod meters;
+mod older_servers;
 mod process;
 mod publish;
 mod quota;

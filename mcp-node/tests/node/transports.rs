@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use http::Method;
+use mcp_fixture::{Fixture, Speaks};
 use mcp_node::upstream::UpstreamSettings;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode};
@@ -496,4 +497,38 @@ async fn a_client_that_hangs_up_before_its_session_leaves_none() {
         until("the session is ended", ended).await;
     }
     rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_the_new_era_is_bridged() {
+    for kind in KINDS {
+        let rig = Rig::start(http_upstream(&Fixture::serve(Speaks::New).await.unwrap())).await;
+        let key = rig.ledger().key(SECRET, Some(5)).await;
+        known_to(&rig, SECRET).await;
+        let mut client = connect(kind, &rig, SECRET).await.initialized().await;
+        let answer = client.called(1, "test_simple_text", json!({})).await;
+        assert!(answer["result"]["content"][0]["text"].is_string(), "{kind:?}: {answer}");
+        until("it is counted", || rig.ledger().consumed(&key) == 1).await;
+        drop(client);
+        rig.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_runs_so_many_requests_at_a_time() {
+    let (rig, _server) = with_server().await;
+    let key = rig.ledger().key(SECRET, None).await;
+    known_to(&rig, SECRET).await;
+    for kind in KINDS {
+        let mut client = connect(kind, &rig, SECRET).await.initialized().await;
+        for id in 0..128 {
+            client.say(&call(id, "never", json!({}))).await;
+        }
+        let refused = client.called(128, "success", json!({})).await;
+        assert_eq!((&refused["id"], &refused["error"]["code"]), (&json!(128), &json!(42905)));
+        assert_eq!(refused["error"]["data"]["concurrent"], 128, "{kind:?}");
+        assert_eq!(refused["error"]["data"]["scope"], "connection", "{kind:?}");
+    }
+    assert_eq!(rig.ledger().consumed(&key), 0);
+    drop(rig); // What never answers is not waited for.
 }

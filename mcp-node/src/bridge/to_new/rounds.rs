@@ -136,7 +136,7 @@ impl Rounds {
 
     /// Over HTTP going away says it; a child must be told.
     async fn tell_cancelled(&self, wire: &RequestId) {
-        if let Link::Stdio(session) = &self.link {
+        if let Link::Duplex(session) = &self.link {
             drop(session.write(cancelled(&wire.raw).as_bytes()).await); // It may be gone.
         }
     }

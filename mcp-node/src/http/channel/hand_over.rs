@@ -42,15 +42,15 @@ pub struct Place {
 impl Place {
     /// Takes note of a frame, and returns its message.
     pub fn read(&mut self, frame: &[u8]) -> Option<Bytes> {
-        if let Some(id) = field(frame, b"id") {
+        if let Some(id) = sse::field(frame, b"id") {
             self.last = HeaderValue::from_bytes(id).ok().filter(|id| !id.is_empty());
         }
         let pause =
-            field(frame, b"retry").and_then(|ms| std::str::from_utf8(ms).ok()?.parse().ok());
+            sse::field(frame, b"retry").and_then(|ms| std::str::from_utf8(ms).ok()?.parse().ok());
         if let Some(ms) = pause {
             self.pause = Some(Duration::from_millis(ms).min(LONGEST_PAUSE));
         }
-        let is_message = field(frame, b"event").is_none_or(|event| event == b"message");
+        let is_message = sse::field(frame, b"event").is_none_or(|event| event == b"message");
         let data = sse::data(frame).filter(|data| is_message && !data.trim_ascii().is_empty())?;
         Some(Bytes::copy_from_slice(&data))
     }
@@ -62,14 +62,6 @@ impl Place {
             headers.insert(LAST_EVENT, last.clone());
         }
     }
-}
-
-/// The value of a field of an event, the last if there are several.
-fn field<'a>(frame: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let frame = frame.strip_prefix(b"\xef\xbb\xbf").unwrap_or(frame);
-    let lines = frame.split(|byte| matches!(byte, b'\n' | b'\r'));
-    let values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(b":"));
-    values.last().map(|value| value.strip_prefix(b" ").unwrap_or(value))
 }
 
 impl Channel {

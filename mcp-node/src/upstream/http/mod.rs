@@ -8,7 +8,7 @@ mod gate;
 mod headers;
 mod link;
 mod sessions;
-mod transport;
+pub(super) mod transport;
 
 use std::{sync::Arc, time::Duration};
 
