@@ -99,7 +99,9 @@ function told(error) {
   try {
     return JSON.parse(body).error.code;
   } catch {
-    return Number.isInteger(error?.code) && error.code < 0 ? error.code : words;
+    // The code of a JSON-RPC error, but not an HTTP status.
+    const isCode = Number.isInteger(error?.code) && (error.code < 0 || error.code > 999);
+    return isCode ? error.code : words;
   }
 }
 

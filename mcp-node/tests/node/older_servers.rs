@@ -122,21 +122,23 @@ async fn who_cancels_is_heard_behind_the_connection() {
         let (inner, server) = inner().await;
         let (outer, _) = outer(remote(kind, &url(kind, inner.address()), stamp()), None).await;
         let caller = outer.caller(OUTER).initialized().await;
+        until("the inner session's stream is open", || !server.feeds.lock().is_empty()).await;
         let waiting = tokio::spawn({
             let caller = caller.clone();
-            async move { caller.call(5, "never", json!({})).await }
+            async move { caller.call(5, "stream", json!({})).await }
         });
         let has = |text: &'static str| {
             let sent = server.sent.lock();
             sent.iter().any(|sent| String::from_utf8_lossy(&sent.body).contains(text))
         };
-        until("the server has it", || has("\"never\"")).await;
+        until("the server has it", || server.feeds.lock().len() == 2).await;
         let cancel =
             r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":5}}"#;
         assert_eq!(caller.post(cancel).await.status(), 202);
         assert_eq!(waiting.await.unwrap().status(), 502);
         until("the server heard of it", || has("notifications/cancelled")).await;
-        let cancelled = ("never".to_owned(), "cancelled".to_owned());
+        server.end();
+        let cancelled = ("stream".to_owned(), "cancelled".to_owned());
         until("both recorded it", || {
             outer.outcomes() == [cancelled.clone()] && inner.outcomes() == [cancelled.clone()]
         })

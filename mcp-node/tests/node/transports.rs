@@ -215,12 +215,17 @@ async fn who_cancels_is_not_counted_and_not_answered() {
         let key = rig.ledger().key(SECRET, Some(10)).await;
         known_to(&rig, SECRET).await;
         let mut client = connect(kind, &rig, SECRET).await.initialized().await;
-        client.say(&call(1, "never", json!({}))).await;
-        until("the server has it", || calls(&server) == 1).await;
+        until("the session's stream is open", || !server.feeds.lock().is_empty()).await;
+        client.say(&call(1, "stream", json!({}))).await;
+        until("the server has it", || server.feeds.lock().len() == 2).await;
+        server.feed("id: 1\ndata:\n\n");
         client
             .say(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#)
             .await;
-        until("it is recorded", || rig.outcomes() == [("never".into(), "cancelled".into())]).await;
+        let heard = || server.last().body.ends_with(br#""params":{"requestId":1}}"#);
+        until("the server hears of it", heard).await;
+        server.end();
+        until("it is recorded", || rig.outcomes() == [("stream".into(), "cancelled".into())]).await;
         let next = client.called(2, "success", json!({})).await;
         assert_eq!(next["id"], 2, "{kind:?}: nothing came for the first");
         drop(client);

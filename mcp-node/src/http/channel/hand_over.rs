@@ -98,8 +98,8 @@ impl Channel {
                 self.push(message).await;
             }
             // The server may have meant to go on elsewhere, as its clients do.
-            let resumed =
-                if resumes < MAX_RESUMES { self.resumed(inbound, &place).await } else { None };
+            let goes_on = resumes < MAX_RESUMES && !self.is_cancelled(id);
+            let resumed = if goes_on { self.resumed(inbound, &place).await } else { None };
             let Some(resumed) = resumed else {
                 return self.unanswered(&asked, &Refusal::UpstreamUnreachable).await;
             };
