@@ -119,8 +119,8 @@ pub fn data(frame: &[u8]) -> Option<Cow<'_, [u8]>> {
 pub fn field<'a>(frame: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let frame = frame.strip_prefix(b"\xef\xbb\xbf").unwrap_or(frame);
     let lines = frame.split(|byte| matches!(byte, b'\n' | b'\r'));
-    let values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(b":"));
-    values.last().map(|value| value.strip_prefix(b" ").unwrap_or(value))
+    let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(b":"));
+    values.next_back().map(|value| value.strip_prefix(b" ").unwrap_or(value))
 }
 
 /// The frame with other data, and every other line of it as it was.

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use mcp_node_core::sse::Splitter;
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 use tokio_tungstenite::{
@@ -171,7 +171,18 @@ pub async fn upgrade(
     headers: &[(&str, String)],
 ) -> (u16, TcpStream) {
     let mut socket = TcpStream::connect(address).await.unwrap();
-    let mut request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n");
+    let status = shake_hands(&mut socket, &address.to_string(), path, headers).await;
+    (status, socket)
+}
+
+/// Asks for a WebSocket on a connection; the status.
+pub async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut S,
+    host: &str,
+    path: &str,
+    headers: &[(&str, String)],
+) -> u16 {
+    let mut request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -187,5 +198,5 @@ pub async fn upgrade(
         assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
         assert!(head.to_ascii_lowercase().contains("sec-websocket-protocol: mcp"), "{head}");
     }
-    (status, socket)
+    status
 }

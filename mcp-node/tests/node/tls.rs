@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use futures::{SinkExt, StreamExt};
 use mcp_node::http::{Tls, TlsFiles};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use rustls::{
@@ -14,9 +15,14 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, protocol::Role},
+};
 
 use crate::{
+    duplex::{headers, shake_hands},
     rig::{Rig, SECRET, call, http_upstream, until},
     server::Server,
 };
@@ -55,13 +61,12 @@ fn files(folder: &Path, ca: &Authority) -> TlsFiles {
     }
 }
 
-/// What a call by a client with this certificate is answered; empty = it got no connection.
-async fn called(
+/// A connection of a client with this certificate.
+async fn connected(
     address: std::net::SocketAddr,
     ca: &Authority,
     certificate: Option<&(rcgen::Certificate, KeyPair)>,
-    header: &str,
-) -> String {
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(ca.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -78,6 +83,16 @@ async fn called(
     };
     let connection = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, connection).await
+}
+
+/// What a call by a client with this certificate is answered; empty = it got no connection.
+async fn called(
+    address: std::net::SocketAddr,
+    ca: &Authority,
+    certificate: Option<&(rcgen::Certificate, KeyPair)>,
+    header: &str,
+) -> String {
     let body = call(1, "success", json!({}));
     let text = format!(
         "POST /mcp HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\naccept: application/json, text/event-stream\r\n\
@@ -85,7 +100,7 @@ async fn called(
         body.len()
     );
     let asked = async {
-        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, connection).await?;
+        let mut stream = connected(address, ca, certificate).await?;
         stream.write_all(text.as_bytes()).await?;
         let mut answer = vec![];
         stream.read_to_end(&mut answer).await?;
@@ -148,5 +163,29 @@ async fn a_certificate_stands_for_the_key_that_it_names() {
     assert_eq!(called(address, &ca, Some(&own), "").await, "");
     let own = issue(&new, &[], &[name_of(&key)]);
     assert!(called(address, &new, Some(&own), "").await.starts_with("HTTP/1.1 200"));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_stands_for_the_key_over_a_websocket() {
+    let server = Server::start().await;
+    let rig = Rig::start(http_upstream(&server.url())).await;
+    let key = rig.ledger().key(SECRET, Some(10)).await;
+    until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
+    let (folder, ca) = (tempfile::tempdir().unwrap(), authority());
+    let tls = Arc::new(Tls::try_new(files(folder.path(), &ca)).unwrap());
+    let address = rig.open_tls(tls).await;
+    let own = issue(&ca, &[], &[name_of(&key)]);
+    let keyless: Vec<_> =
+        headers(SECRET).into_iter().filter(|(name, _)| *name != "x-api-key").collect();
+    let mut nobody = connected(address, &ca, None).await.unwrap();
+    assert_eq!(shake_hands(&mut nobody, "localhost", "/ws", &keyless).await, 401);
+    let mut stream = connected(address, &ca, Some(&own)).await.unwrap();
+    assert_eq!(shake_hands(&mut stream, "localhost", "/ws", &keyless).await, 101);
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+    socket.send(Message::text(call(1, "success", json!({})))).await.unwrap();
+    let answer = socket.next().await.unwrap().unwrap().into_text().unwrap();
+    assert!(answer.contains("\"result\""), "{answer}");
+    until("it counts for the key", || rig.ledger().consumed(&key) == 1).await;
     rig.stop().await;
 }

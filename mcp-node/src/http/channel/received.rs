@@ -117,6 +117,9 @@ pub fn id_in(body: &[u8]) -> Option<String> {
         #[serde(borrow)]
         id: Option<&'a RawValue>,
     }
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return None; // A list would be read member by member.
+    }
     let id = serde_json::from_slice::<Named<'_>>(body).ok()?.id?.get();
     let is_id =
         id.starts_with('"') || id.starts_with(|first: char| first == '-' || first.is_ascii_digit());

@@ -92,7 +92,7 @@ impl Socket {
                 }
             };
             let body = Bytes::from(text);
-            let refused = match self.received(body) {
+            let refused = match self.received(&body) {
                 Ok(received) => {
                     if self.messages.send(received).await.is_err() {
                         return Some((CloseCode::Away, "The session is over."));
@@ -112,9 +112,9 @@ impl Socket {
     }
 
     /// A message, of a caller that still may.
-    fn received(&self, body: Bytes) -> Result<Received, Refused> {
+    fn received(&self, body: &Bytes) -> Result<Received, Refused> {
         let refused = |refusal: Refusal, ends: bool| {
-            let id = id_in(&body);
+            let id = id_in(body);
             Refused { refusal, id, ends }
         };
         let Some(door) = self.doorway.get() else { return Err(refused(Refusal::Starting, false)) };
