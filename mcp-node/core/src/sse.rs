@@ -132,11 +132,11 @@ pub fn data(frame: &[u8]) -> Option<Cow<'_, [u8]>> {
 /// Whether clients take the frame's data for a message: its type is `message`, or it has none.
 #[must_use]
 pub fn is_message(frame: &[u8]) -> bool {
-    let types = frame.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(|line| {
+    let mut types = frame.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(|line| {
         let value = line.strip_prefix(b"event:").or((line == b"event").then_some(&b""[..]))?;
         Some(value.strip_prefix(b" ").unwrap_or(value))
     });
-    types.last().is_none_or(|kind| kind.is_empty() || kind == b"message")
+    types.next_back().is_none_or(|kind| kind.is_empty() || kind == b"message")
 }
 
 /// The frame without its type and data: a place in the stream, and nothing that a client could take for a message.
@@ -149,6 +149,14 @@ pub fn without_data(frame: &[u8]) -> Vec<u8> {
         written.push(b'\n');
     }
     written
+}
+
+/// The value of a field of a frame, the last if there are several; `None` = it has none.
+#[must_use]
+pub fn field<'a>(frame: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let lines = frame.split(|byte| matches!(byte, b'\n' | b'\r'));
+    let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(b":"));
+    values.next_back().map(|value| value.strip_prefix(b" ").unwrap_or(value))
 }
 
 /// The frame with other data, and every other line of it as it was.

@@ -52,8 +52,8 @@ pub fn ask_for_plain(to: &mut HeaderMap) {
 /// It has a content coding, though none was asked for.
 pub fn check_readable(headers: &HeaderMap) -> Result<(), Refusal> {
     let codings = headers.get_all(header::CONTENT_ENCODING).iter();
-    let coded = codings.filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    let Some(coding) = coded.last() else { return Ok(()) };
+    let mut coded = codings.filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let Some(coding) = coded.next_back() else { return Ok(()) };
     tracing::warn!(
         ?coding,
         "Response of the upstream refused: it is compressed, though `accept-encoding: identity` was sent"
