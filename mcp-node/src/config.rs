@@ -37,7 +37,7 @@ use mcp_node::{
 
 pub use self::{
     flags::Flags,
-    servers::{Behind, Prefixed, Served},
+    servers::{Behind, Prefixed, Served, UrlTransport},
 };
 use self::{
     pairs::Pairs,
@@ -65,6 +65,8 @@ struct File {
     spool_dir: PathBuf,
     spool_max_bytes: u64,
     upstream_url: Option<String>,
+    #[serde(default)]
+    upstream_transport: servers::UrlTransport,
     #[serde(default)]
     upstream: Vec<servers::Entry>,
     aggregate: Switch,
@@ -179,7 +181,7 @@ pub enum ConfigError {
     Prefix(String),
     #[error("aggregate, several servers as one: {0}")]
     Aggregate(&'static str),
-    #[error("`{0}` is not an http or https URL")]
+    #[error("`{0}` is no URL of a server: http, https, ws or wss, with a transport that fits")]
     NotAnUrl(String),
     #[error(transparent)]
     Who(#[from] WhoError),

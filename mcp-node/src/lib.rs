@@ -22,6 +22,7 @@ pub mod spool;
 pub mod traces;
 pub mod upstream;
 pub mod watch;
+mod websocket;
 
 pub use embed::Metered;
 pub use meter::{Call, Meter, MeterSettings, Origin, Permit};

@@ -114,6 +114,7 @@ async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
         settings: config.door.clone(),
     };
     door.set(opened);
+    let doorway = door.clone();
     let changing = Reload { flags, door, servers, tls, closing: closing.clone() };
     let changing = tokio::spawn(changing.run(hangups, closing.clone().cancelled_owned()));
     health.ready("node");
@@ -131,6 +132,7 @@ async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
     closing.cancel();
     let servers = changing.await?;
     servers.end_streams();
+    doorway.end_channels();
     node.meter().drain();
     node.meter().idle(config.drain).await;
     servers.stop().await;

@@ -9,14 +9,17 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, Uri};
 use mcp_node::{
     aggregate::{Aggregate, Member},
     http::Front,
-    upstream::{HttpUpstream, Server, Signer, Stamp, StdioUpstream, Upstream, UpstreamSettings},
+    upstream::{
+        DuplexUpstream, HttpUpstream, Remote, Server, Signer, Stamp, Transport, Upstream,
+        UpstreamSettings,
+    },
 };
 
-use crate::config::{Behind, Config, Prefixed, Served};
+use crate::config::{Behind, Config, Prefixed, Served, UrlTransport};
 
 /// How long after its last call can have ended a server is stopped.
 const AFTERWARDS: Duration = Duration::from_secs(1);
@@ -92,22 +95,35 @@ impl Servers {
 
     fn begin(&self, spec: &Spec) -> Arc<Upstream> {
         let settings = spec.settings;
-        let server = match &spec.served.behind {
-            Behind::Url(url) => {
-                let stamp = Stamp {
-                    fixed: spec.served.headers.clone(),
-                    identity: spec.identity,
-                    organization: spec.organization.clone(),
-                    signer: self.signer.clone(),
-                };
+        let stamp = Stamp {
+            fixed: spec.served.headers.clone(),
+            identity: spec.identity,
+            organization: spec.organization.clone(),
+            signer: self.signer.clone(),
+        };
+        let remote = |url: &Uri, transport| {
+            let remote = Remote::new(url.clone(), transport, spec.connect_patience, stamp.clone());
+            Upstream::new(Server::Duplex(DuplexUpstream::of_remote(remote, settings)), settings)
+        };
+        let upstream = match &spec.served.behind {
+            Behind::Url(url, UrlTransport::Http) => {
                 let (url, patience) = (url.clone(), spec.connect_patience);
-                Server::Http(HttpUpstream::stamped(url, patience, settings, stamp))
+                let http = HttpUpstream::stamped(url, patience, settings, stamp);
+                Upstream::new(Server::Http(http), settings)
             }
+            Behind::Url(url, UrlTransport::Auto) => {
+                let (address, patience) = (url.clone(), spec.connect_patience);
+                let http = HttpUpstream::stamped(address, patience, settings, stamp.clone());
+                Upstream::new(Server::Http(http), settings).or_older(remote(url, Transport::Sse))
+            }
+            Behind::Url(url, UrlTransport::Sse) => remote(url, Transport::Sse),
+            Behind::Url(url, UrlTransport::WebSocket) => remote(url, Transport::WebSocket),
             Behind::Command(command) => {
-                Server::Stdio(StdioUpstream::new(command.clone(), settings))
+                let duplex = DuplexUpstream::of_command(command.clone(), settings);
+                Upstream::new(Server::Duplex(duplex), settings)
             }
         };
-        Arc::new(Upstream::new(server, settings).named(spec.served.name.as_deref()))
+        Arc::new(upstream.named(spec.served.name.as_deref()))
     }
 
     /// What is at `/mcp`: the first server, or all as one.

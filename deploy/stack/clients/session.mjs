@@ -1,11 +1,11 @@
 // One session of an official client in JavaScript: connects, lists the tools, makes the calls that it is told, and
 // says what it saw.
 //
-//   node session.mjs --client v1|v2|v2-legacy|remote --url URL --key KEY --calls '[["echo",{"message":"hi"}]]'
+//   node session.mjs --client v1|v1-sse|v1-ws|v2|v2-legacy|v2-sse|remote --url URL --key KEY --calls '[["echo",{"message":"hi"}]]'
 //
 // `v1` is @modelcontextprotocol/sdk (sessions); `v2` is @modelcontextprotocol/client, which asks what the server
 // speaks; `v2-legacy` is the same told to open a session; `remote` is `v1` over stdio to mcp-remote, as a desktop
-// application runs it. The last line of stdout is
+// application runs it; `-sse` and `-ws` are the same over HTTP+SSE and WebSocket. The last line of stdout is
 //   {"protocol":"2025-11-25"|null,"tools":["echo"],"results":[{"text":"Echo: hi"},{"error":42901}],"progress":0,"asked":0}
 // where an error is the JSON-RPC code if the client tells it, else its words; `asked` counts what the server asked.
 import process from 'node:process';
@@ -38,12 +38,29 @@ async function v1(transport) {
   client.setRequestHandler(types.ListRootsRequestSchema, () => ({ roots: [] }));
   await client.connect(transport);
   const call = (params, options) => client.callTool(params, undefined, options);
-  return { client, call, protocol: transport.protocolVersion ?? null };
+  return { client, call, protocol: transport.protocolVersion ?? transport._protocolVersion ?? null };
 }
 
 async function overHttp() {
   const { StreamableHTTPClientTransport } = await import('@modelcontextprotocol/sdk/client/streamableHttp.js');
   return v1(new StreamableHTTPClientTransport(new URL(values.url), { requestInit }));
+}
+
+async function overSse() {
+  const { SSEClientTransport } = await import('@modelcontextprotocol/sdk/client/sse.js');
+  return v1(new SSEClientTransport(new URL(values.url), { requestInit }));
+}
+
+async function overWebSocket() {
+  const { WebSocketClientTransport } = await import('@modelcontextprotocol/sdk/client/websocket.js');
+  // The SDK gives its socket no headers; Node's own takes some.
+  const Plain = globalThis.WebSocket;
+  globalThis.WebSocket = class extends Plain {
+    constructor(url, protocols) {
+      super(url, { protocols, headers: requestInit.headers });
+    }
+  };
+  return v1(new WebSocketClientTransport(new URL(values.url)));
 }
 
 async function overRemote() {
@@ -53,19 +70,27 @@ async function overRemote() {
   return v1(new StdioClientTransport({ command: process.execPath, args, env: process.env }));
 }
 
-async function v2(mode) {
-  const { Client, StreamableHTTPClientTransport } = await import('@modelcontextprotocol/client');
+async function v2(mode, kind = 'StreamableHTTPClientTransport') {
+  const { Client, [kind]: Transport } = await import('@modelcontextprotocol/client');
   const client = new Client(info, { capabilities, versionNegotiation: { mode } });
   client.setRequestHandler('sampling/createMessage', sample);
   client.setRequestHandler('elicitation/create', elicit);
   client.setRequestHandler('roots/list', () => ({ roots: [] }));
-  const transport = new StreamableHTTPClientTransport(new URL(values.url), { requestInit });
+  const transport = new Transport(new URL(values.url), { requestInit });
   await client.connect(transport);
   const call = (params, options) => client.callTool(params, options);
   return { client, call, protocol: client.getNegotiatedProtocolVersion?.() ?? transport.protocolVersion ?? null };
 }
 
-const ways = { v1: overHttp, remote: overRemote, v2: () => v2('auto'), 'v2-legacy': () => v2('legacy') };
+const ways = {
+  v1: overHttp,
+  'v1-sse': overSse,
+  'v1-ws': overWebSocket,
+  remote: overRemote,
+  v2: () => v2('auto'),
+  'v2-legacy': () => v2('legacy'),
+  'v2-sse': () => v2('auto', 'SSEClientTransport'),
+};
 
 // Clients that keep a refusal's body in their words have it behind a prefix of their own.
 function told(error) {
@@ -74,7 +99,9 @@ function told(error) {
   try {
     return JSON.parse(body).error.code;
   } catch {
-    return Number.isInteger(error?.code) && error.code < 0 ? error.code : words;
+    // The code of a JSON-RPC error, but not an HTTP status.
+    const isCode = Number.isInteger(error?.code) && (error.code < 0 || error.code > 999);
+    return isCode ? error.code : words;
   }
 }
 

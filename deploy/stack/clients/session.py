@@ -1,6 +1,6 @@
 """One session of the official client in Python; `session.mjs` says what it takes and prints.
 
-    python session.py --client auto|legacy --url URL --key KEY --calls '[["echo",{"message":"hi"}]]'
+    python session.py --client auto|legacy|sse --url URL --key KEY --calls '[["echo",{"message":"hi"}]]'
 """
 
 import argparse
@@ -10,6 +10,7 @@ import json
 import httpx2
 from mcp import types
 from mcp.client import Client
+from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
 SEEN = {"protocol": None, "tools": [], "results": [], "progress": 0, "asked": 0}
@@ -49,10 +50,16 @@ async def main():
     for flag in ("client", "url", "key", "calls"):
         parser.add_argument(f"--{flag}", required=True)
     flags = parser.parse_args()
-    async with httpx2.AsyncClient(headers={"x-api-key": flags.key}, timeout=30) as http:
-        transport = streamable_http_client(flags.url, http_client=http)
+    headers = {"x-api-key": flags.key}
+    over_sse = flags.client == "sse"
+    mode = "auto" if over_sse else flags.client
+    async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
+        if over_sse:
+            transport = sse_client(flags.url, headers=headers)
+        else:
+            transport = streamable_http_client(flags.url, http_client=http)
         handlers = {"sampling_callback": sample, "elicitation_callback": elicit, "list_roots_callback": roots}
-        async with Client(transport, mode=flags.client, **handlers) as client:
+        async with Client(transport, mode=mode, **handlers) as client:
             SEEN["protocol"] = client.session.protocol_version
             SEEN["tools"] = [tool.name for tool in (await client.list_tools()).tools]
             for name, arguments in json.loads(flags.calls):

@@ -151,6 +151,14 @@ pub fn without_data(frame: &[u8]) -> Vec<u8> {
     written
 }
 
+/// The value of a field of a frame, the last if there are several; `None` = it has none.
+#[must_use]
+pub fn field<'a>(frame: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let lines = frame.split(|byte| matches!(byte, b'\n' | b'\r'));
+    let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(b":"));
+    values.next_back().map(|value| value.strip_prefix(b" ").unwrap_or(value))
+}
+
 /// The frame with other data, and every other line of it as it was.
 #[must_use]
 pub fn with_data(frame: &[u8], data: &[u8]) -> Vec<u8> {

@@ -144,6 +144,12 @@ impl Aggregate {
         self.settings.max_answer_bytes.saturating_mul(self.members.len())
     }
 
+    /// The most sessions at a time.
+    #[must_use]
+    pub fn max_sessions(&self) -> usize {
+        self.settings.max_sessions
+    }
+
     /// Ends the streams that would never end by themselves; calls go on.
     pub fn end_streams(&self) {
         self.kept.stopping.cancel();

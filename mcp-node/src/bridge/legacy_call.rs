@@ -66,7 +66,7 @@ struct Begun {
 /// How a request begins.
 #[expect(clippy::large_enum_variant, reason = "nearly all begin")]
 enum Beginning {
-    Begun(Begun),
+    Begun(Box<Begun>),
     /// What it waits for has not come yet: the client is asked again.
     AskedAgain(Bytes),
 }
@@ -111,12 +111,13 @@ impl LegacyCall {
                 parked.conversation.link().tell(answer).await?;
             }
             let Parked { conversation, pieces, wire, token, .. } = parked;
-            return Ok(Beginning::Begun(Begun { conversation, pieces, wire, token }));
+            let begun = Begun { conversation, pieces, wire, token };
+            return Ok(Beginning::Begun(Box::new(begun)));
         }
         // A session that the server has forgotten is begun anew, once: it cannot have run the request.
         for _ in 0..2 {
             if let Some(begun) = self.ask().await? {
-                return Ok(Beginning::Begun(begun));
+                return Ok(Beginning::Begun(Box::new(begun)));
             }
         }
         Err(Refusal::UpstreamInvalid)
@@ -244,7 +245,7 @@ impl Source for LegacyCall {
     async fn next(&mut self) -> Step {
         if self.begun.is_none() {
             match self.begin().await {
-                Ok(Beginning::Begun(begun)) => self.begun = Some(begun),
+                Ok(Beginning::Begun(begun)) => self.begun = Some(*begun),
                 Ok(Beginning::AskedAgain(told)) => return self.asks_for_input(told.clone(), told),
                 Err(refusal) => return Step::Failed(outcome_of(&refusal), refusal),
             }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::http::{HeaderName, HeaderValue};
 use bytes::Bytes;
 use mcp_node_core::{Refusal, message};
-use schemas::{KeyId, Outcome};
+use schemas::Outcome;
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
@@ -16,7 +16,7 @@ use crate::{
     access::Grant,
     http::{FIRST_MODERN, RequestId, era},
     traces::Traced,
-    upstream::{Piece, Server, http::HttpLink, stdio},
+    upstream::{Piece, Server, duplex, http::HttpLink},
 };
 
 /// How long a server may take to say what it speaks: one of the old era may say nothing at all.
@@ -26,7 +26,7 @@ const PROBE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub enum Link {
     Http(HttpLink),
-    Stdio(Arc<stdio::Session>),
+    Duplex(Arc<duplex::Session>),
 }
 
 /// A conversation that has begun.
@@ -48,7 +48,7 @@ impl Link {
     ) -> Result<mpsc::Receiver<Piece>, Refusal> {
         match self {
             Self::Http(link) => Ok(link.ask(id.key.clone(), body, &mirrors(new))),
-            Self::Stdio(session) => {
+            Self::Duplex(session) => {
                 session.request(id, &body, true, deadline).await.map(|asked| asked.pieces)
             }
         }
@@ -58,23 +58,23 @@ impl Link {
     pub async fn tell(&self, body: impl Into<Bytes>) -> Result<(), Refusal> {
         match self {
             Self::Http(link) => link.tell(body.into()).await,
-            Self::Stdio(session) => session.write(&body.into()).await,
+            Self::Duplex(session) => session.write(&body.into()).await,
         }
     }
 
-    /// The same way, used for a caller from now on; a child serves one key only.
+    /// The same way, used for a caller from now on; a channel serves one key only.
     pub fn speaking_for(&self, grant: &Grant) -> Self {
         match self {
             Self::Http(link) => Self::Http(link.speaking_for(grant)),
-            Self::Stdio(session) => Self::Stdio(session.clone()),
+            Self::Duplex(session) => Self::Duplex(session.clone()),
         }
     }
 
-    /// The same way, used for one request of a client. A child hears of its trace in the message alone.
+    /// The same way, used for one request of a client. Over a channel the server hears of its trace in the message alone.
     pub fn within(&self, traced: &Traced) -> Self {
         match self {
             Self::Http(link) => Self::Http(link.within(traced)),
-            Self::Stdio(session) => Self::Stdio(session.clone()),
+            Self::Duplex(session) => Self::Duplex(session.clone()),
         }
     }
 
@@ -82,7 +82,7 @@ impl Link {
     pub fn stream(&self) -> (Vec<Bytes>, mpsc::Receiver<Bytes>) {
         match self {
             Self::Http(link) => (vec![], link.stream()),
-            Self::Stdio(session) => session.open_stream(),
+            Self::Duplex(session) => session.open_stream(),
         }
     }
 
@@ -90,7 +90,7 @@ impl Link {
     pub fn is_alive(&self) -> bool {
         match self {
             Self::Http(_) => true,
-            Self::Stdio(session) => !session.end.is_cancelled(),
+            Self::Duplex(session) => !session.end.is_cancelled(),
         }
     }
 
@@ -98,7 +98,7 @@ impl Link {
     pub async fn close(&self) {
         match self {
             Self::Http(link) => link.close().await,
-            Self::Stdio(session) => session.end.cancel(),
+            Self::Duplex(session) => session.end.cancel(),
         }
     }
 
@@ -135,7 +135,7 @@ impl Opened {
                 let link = Link::Http(HttpLink::new(http, FIRST_MODERN, None));
                 Ok(link.discovered("{}").await?.map_or(Era::Old, |_| Era::New))
             }
-            Server::Stdio(_) => {
+            Server::Duplex(_) => {
                 let opened = Self::begin(server, None, "{}", None).await?;
                 opened.link.close().await;
                 Ok(opened.era)
@@ -164,11 +164,9 @@ impl Opened {
                 link.tell(messages::INITIALIZED).await?;
                 Ok(Self { link, era: Era::Old, hello })
             }
-            Server::Stdio(stdio) => {
-                let key = grant.map(|grant| grant.caller.state().key);
-                let key = key.unwrap_or(KeyId(uuid::Uuid::nil()));
-                let link = Link::Stdio(stdio.begin(key).await?);
-                let begun = link.begin_child(capabilities, era).await;
+            Server::Duplex(server) => {
+                let link = Link::Duplex(server.begin(grant).await?);
+                let begun = link.begin_channel(capabilities, era).await;
                 if begun.is_err() {
                     link.close().await;
                 }
@@ -202,8 +200,8 @@ impl Link {
         }
     }
 
-    /// The first words with a child: those of the new era if it may speak it, else those of the old.
-    async fn begin_child(
+    /// The first words over a channel: those of the new era if it may speak it, else those of the old.
+    async fn begin_channel(
         &self,
         capabilities: &str,
         era: Option<Era>,

@@ -15,9 +15,12 @@ pub struct Flags {
     /// A TOML file of settings.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The address of the MCP server, if it speaks Streamable HTTP.
+    /// The address of the MCP server: http or https, or ws or wss for WebSocket.
     #[arg(long, visible_alias = "upstream-url", value_name = "URL")]
     upstream: Option<String>,
+    /// What the server at that address speaks: auto, http (Streamable HTTP), sse (HTTP+SSE of 2024-11-05) or websocket.
+    #[arg(long, value_name = "TRANSPORT")]
+    upstream_transport: Option<super::UrlTransport>,
     /// Where to listen; port 0 takes a free one.
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
@@ -269,7 +272,7 @@ impl Flags {
             internal_jwt_header quota_meta refuse_as cancelled tenant_per_minute tenant_burst tenant_concurrent
             connection_per_minute connection_burst connection_concurrent backoff_after backoff_window_ms
             backoff_steps backoff_most_ms block_ms child_max_bytes heartbeat_ms breaker_failures breaker_percent
-            breaker_window_ms breaker_open_ms breaker_most_open_ms trace_percent log_level;
+            breaker_window_ms breaker_open_ms breaker_most_open_ms trace_percent log_level upstream_transport;
             tls_cert tls_key tls_client_ca jwt_issuer jwt_audience jwt_jwks public_url internal_jwt_key_file internal_jwt_issuer
             internal_jwt_audience listen ops_listen node_id otlp_endpoint log_format tenant_id organization_id
         );

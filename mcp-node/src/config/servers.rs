@@ -15,8 +15,36 @@ use super::{
 /// How a server is reached.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Behind {
-    Url(Uri),
+    Url(Uri, UrlTransport),
     Command(ServerCommand),
+}
+
+/// What a server at an address speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UrlTransport {
+    /// Streamable HTTP or HTTP+SSE, whichever it turns out to be; WebSocket by the address.
+    #[default]
+    Auto,
+    /// Streamable HTTP.
+    Http,
+    /// HTTP+SSE of 2024-11-05.
+    Sse,
+    WebSocket,
+}
+
+impl std::str::FromStr for UrlTransport {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "http" => Ok(Self::Http),
+            "sse" => Ok(Self::Sse),
+            "websocket" => Ok(Self::WebSocket),
+            _ => Err("auto, http, sse or websocket"),
+        }
+    }
 }
 
 /// One server.
@@ -45,6 +73,8 @@ pub(super) struct Entry {
     prefix: Option<String>,
     url: Option<String>,
     #[serde(default)]
+    transport: UrlTransport,
+    #[serde(default)]
     command: Vec<String>,
     #[serde(default)]
     headers: Pairs,
@@ -61,18 +91,18 @@ pub(super) fn read(
     let entries = std::mem::take(&mut file.upstream);
     let hidden = hidden(&entries, &file.upstream_headers);
     let mut servers = vec![];
-    match behind(file.upstream_url.take(), command, &hidden) {
+    match behind(file.upstream_url.take(), file.upstream_transport, command, &hidden) {
         Ok(behind) => servers.push(Served { name: None, behind, headers: HeaderMap::new() }),
         Err(ConfigError::NoUpstream) if !entries.is_empty() => {}
         Err(error) => return Err(error),
     }
     let (mut names, mut together) = (HashSet::new(), vec![]);
-    for Entry { name, prefix, url, command, headers: said } in entries {
+    for Entry { name, prefix, url, transport, command, headers: said } in entries {
         together.push(prefixed(&name, prefix, file.aggregate.0)?);
         if !is_name(&name) || !names.insert(name.clone()) {
             return Err(ConfigError::Name(name));
         }
-        let behind = behind(url, command, &hidden)?;
+        let behind = behind(url, transport, command, &hidden)?;
         if matches!(behind, Behind::Command(_)) && !said.0.is_empty() {
             return Err(UpstreamError::Child("headers").into());
         }
@@ -124,6 +154,7 @@ fn is_name(name: &str) -> bool {
 
 fn behind(
     url: Option<String>,
+    transport: UrlTransport,
     command: Vec<String>,
     hidden: &[String],
 ) -> Result<Behind, ConfigError> {
@@ -136,12 +167,19 @@ fn behind(
             let (args, hidden) = (words.collect(), hidden.to_vec());
             Ok(Behind::Command(ServerCommand { program, args, hidden }))
         }
-        (Some(text), None) => {
-            let uri: Option<Uri> = text.parse().ok();
-            let uri = uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
-            uri.filter(|uri| uri.host().is_some())
-                .map(Behind::Url)
-                .ok_or(ConfigError::NotAnUrl(text))
-        }
+        (Some(text), None) => at(&text, transport).ok_or(ConfigError::NotAnUrl(text)),
     }
+}
+
+/// A server at an address; `None` = it is none that this transport has.
+fn at(text: &str, transport: UrlTransport) -> Option<Behind> {
+    let uri: Uri = text.parse().ok()?;
+    uri.host()?;
+    let transport = match (uri.scheme_str()?, transport) {
+        ("http" | "https", UrlTransport::WebSocket) => return None,
+        ("http" | "https", transport) => transport,
+        ("ws" | "wss", UrlTransport::Auto | UrlTransport::WebSocket) => UrlTransport::WebSocket,
+        _ => return None,
+    };
+    Some(Behind::Url(uri, transport))
 }

@@ -58,7 +58,7 @@ pub(super) fn told(file: &mut File, servers: &mut [Served]) -> Result<Told, Upst
     if signs && several {
         return Err(UpstreamError::OneToken);
     }
-    let Behind::Url(url) = behind else {
+    let Behind::Url(url, _) = behind else {
         let said = [
             ("upstream_headers", !headers.is_empty()),
             ("forward_identity", file.forward_identity.0),

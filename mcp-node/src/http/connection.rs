@@ -1,5 +1,8 @@
 //! One connection of a client: its requests one after the other, and a watchdog that ends it when it is idle for too
 //! long or does not send the head of a request in time.
+//!
+//! A request may turn the connection into something else (a WebSocket): then neither the watchdog nor the socket's probes
+//! look at it any more, and whoever has it keeps it [`HeldOpen`].
 
 use std::{
     pin::Pin,
@@ -14,7 +17,7 @@ use axum::{
     extract::Request,
     http::{
         HeaderValue, Version,
-        header::{CONNECTION, HeaderName},
+        header::{CONNECTION, HeaderName, UPGRADE},
     },
     response::Response,
 };
@@ -25,7 +28,10 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use schemas::KeyId;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 use tower::ServiceExt;
 
 use super::{
@@ -47,25 +53,62 @@ pub struct Client {
     pub key: Option<KeyId>,
 }
 
-/// Serves the requests of one connection, until its client ends it, `stop` comes or it takes too long.
+/// Keeps a connection among those that are open, and that a stop waits for, when it is no HTTP any more.
+#[derive(Clone)]
+pub(super) struct HeldOpen(#[expect(dead_code, reason = "held, not read")] Arc<Counted>);
+
+/// A connection that is no HTTP any more, as it is counted.
+struct Counted {
+    _token: TaskTrackerToken,
+    _lifetime: Arc<Lifetime>,
+}
+
+/// How long a connection lasts, whatever goes over it.
+struct Lifetime(Instant);
+
+impl HeldOpen {
+    fn among(open: &TaskTracker, lifetime: &Arc<Lifetime>) -> Self {
+        metrics::gauge!("mcp_connections").increment(1);
+        Self(Arc::new(Counted { _token: open.token(), _lifetime: lifetime.clone() }))
+    }
+}
+
+impl Drop for Lifetime {
+    fn drop(&mut self) {
+        connection_ended(self.0.elapsed());
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::gauge!("mcp_connections").decrement(1);
+    }
+}
+
+/// Serves the requests of one connection, one of the `open`, until its client ends it, `stop` comes or it takes too long.
 pub async fn serve_requests(
-    stream: impl OverTcp,
+    stream: impl OverTcp + Send + 'static,
     router: Router,
     client: Client,
     timeouts: Timeouts,
+    open: TaskTracker,
     stop: CancellationToken,
 ) {
-    let began = Instant::now();
+    let lifetime = Arc::new(Lifetime(Instant::now()));
     let activity = Arc::new(Activity::new());
     let socket = WatchedSocket::new(stream, activity.clone());
     let keep_alive = keep_alive_hint(timeouts);
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        if request.headers().contains_key(UPGRADE) {
+            request.extensions_mut().insert(HeldOpen::among(&open, &lifetime));
+        }
         let keep_alive = keep_alive.clone();
         serve_request(router.clone(), client, activity.clone(), keep_alive, request)
     });
     let mut http = http1::Builder::new();
     http.half_close(true);
-    let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(socket), service));
+    let serving = http.serve_connection(TokioIo::new(socket), service).with_upgrades();
+    let mut serving = std::pin::pin!(serving);
     let mut watchdog = std::pin::pin!(tokio::time::sleep(timeouts.head.min(timeouts.idle)));
     let mut closing = false;
     let ended = loop {
@@ -95,7 +138,6 @@ pub async fn serve_requests(
             },
         }
     };
-    connection_ended(began.elapsed());
     if let Err(error) = ended {
         tracing::debug!(%error, connection = client.number.0, "A connection broke off");
     }

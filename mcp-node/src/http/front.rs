@@ -40,6 +40,15 @@ impl Front {
         }
     }
 
+    /// The most sessions at a time.
+    #[must_use]
+    pub fn max_sessions(&self) -> usize {
+        match self {
+            Self::One(upstream) => upstream.max_sessions(),
+            Self::All(all) => all.max_sessions(),
+        }
+    }
+
     /// Serves a posted message.
     ///
     /// # Errors

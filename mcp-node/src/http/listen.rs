@@ -120,10 +120,13 @@ pub async fn listen_over(
         let number = ConnectionId(NUMBER.fetch_add(1, Ordering::Relaxed));
         let client = Client { number, address, key: None };
         let (router, tls, stop) = (router.clone(), tls.clone(), stop.clone());
+        let among = open.clone();
         lanes.spawn(&open, async move {
             metrics::gauge!("mcp_connections").increment(1);
             match TcpStream::from_std(connection) {
-                Ok(connection) => serve(connection, router, client, settings, tls, stop).await,
+                Ok(connection) => {
+                    serve(connection, router, client, settings, tls, among, stop).await;
+                }
                 Err(error) => tracing::warn!(%error, "Cannot serve a connection"),
             }
             metrics::gauge!("mcp_connections").decrement(1);
@@ -140,6 +143,7 @@ async fn serve(
     client: Client,
     settings: ListenSettings,
     tls: Option<Arc<Tls>>,
+    open: TaskTracker,
     stop: CancellationToken,
 ) {
     // A frame of a stream must not wait for the next.
@@ -148,12 +152,12 @@ async fn serve(
     }
     let timeouts = Timeouts { head: settings.head_patience, idle: settings.idle_timeout };
     let Some(tls) = tls else {
-        return serve_requests(connection, router, client, timeouts, stop).await;
+        return serve_requests(connection, router, client, timeouts, open, stop).await;
     };
     let handshake = tokio::time::timeout(timeouts.head, tls.accept(connection));
     match stop.run_until_cancelled(handshake).await {
         Some(Ok(Ok((stream, key)))) => {
-            serve_requests(stream, router, Client { key, ..client }, timeouts, stop).await;
+            serve_requests(stream, router, Client { key, ..client }, timeouts, open, stop).await;
         }
         Some(Ok(Err(error))) => {
             metrics::counter!("mcp_tls_failed_total").increment(1);

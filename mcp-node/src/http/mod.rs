@@ -1,14 +1,16 @@
-//! The door: `/mcp` over HTTP. Who calls is known before a byte of the body is read; what is called, before a byte
-//! goes upstream.
+//! The door: `/mcp` over HTTP, and the older transports `/sse` and `/ws`. Who calls is known before a byte of the body is
+//! read; what is called, before a byte goes upstream.
 //!
 //! The way of a call: `enter` (origin, key) → `post` (body, message, checks) → an upstream, which admits it by
 //! [`Post::admit`] once it knows the session, forwards it, and answers. Over TLS or not is the listener's matter.
+//! `sse_transport` and `websocket` hand each message of theirs to `post` by way of a `channel`.
 
 mod activity;
 mod addresses;
 pub mod answer;
 mod as_result;
 mod changes;
+mod channel;
 mod connection;
 mod cors;
 mod doorway;
@@ -23,7 +25,9 @@ mod measure;
 mod not_found;
 mod post;
 mod socket;
+mod sse_transport;
 mod tls;
+mod websocket;
 mod well_known;
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
@@ -38,7 +42,7 @@ use axum::{
         request::Parts,
     },
     response::{IntoResponse, Response},
-    routing::any,
+    routing::{MethodRouter, any},
 };
 use mcp_node_core::Refusal;
 use schemas::KeyId;
@@ -102,6 +106,17 @@ pub struct Door {
     pub settings: DoorSettings,
 }
 
+impl Door {
+    /// What is at an address with this name, or at that without any.
+    #[must_use]
+    pub fn front_at(&self, name: Option<&str>) -> Option<Front> {
+        match name {
+            Some(name) => self.named.get(name).cloned().map(Front::from),
+            None => Some(self.front.clone()),
+        }
+    }
+}
+
 /// A request whose caller is known.
 #[derive(Clone)]
 pub struct Inbound {
@@ -143,13 +158,16 @@ impl Inbound {
 
 /// The routes of a door. A slash at the end changes nothing.
 pub fn router(door: Doorway) -> Router {
-    let mut routes = Router::new().fallback(enter_nowhere);
-    for slash in ["", "/"] {
-        routes = routes
-            .route(&format!("/mcp{slash}"), any(enter))
-            .route(&format!("/mcp/{{name}}{slash}"), any(enter_named));
-    }
+    let routes = Router::new().fallback(enter_nowhere);
+    let routes = served_at(routes, "/mcp", any(enter));
+    let routes = served_at(routes, "/mcp/{name}", any(enter_named));
+    let routes = routes.merge(sse_transport::router()).merge(websocket::router());
     routes.merge(well_known::router()).with_state(door)
+}
+
+/// The routes with one more, with and without a slash at the end.
+fn served_at(routes: Router<Doorway>, path: &str, by: MethodRouter<Doorway>) -> Router<Doorway> {
+    routes.route(path, by.clone()).route(&format!("{path}/"), by)
 }
 
 /// The door alone, at whatever path it is put.
@@ -159,7 +177,8 @@ pub(crate) fn service(door: Doorway) -> Router {
 
 async fn enter(State(door): State<Doorway>, request: Request) -> Response {
     let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
-    go_through(&door, Some(&door.front), request).await
+    let front = Some(door.front.clone());
+    go_through(&door, front, request).await
 }
 
 async fn enter_named(
@@ -168,8 +187,8 @@ async fn enter_named(
     request: Request,
 ) -> Response {
     let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
-    let front = door.named.get(&name).cloned().map(Front::from);
-    go_through(&door, front.as_ref(), request).await
+    let front = door.front_at(Some(&name));
+    go_through(&door, front, request).await
 }
 
 async fn enter_nowhere(State(door): State<Doorway>, request: Request) -> Response {
@@ -178,7 +197,23 @@ async fn enter_nowhere(State(door): State<Doorway>, request: Request) -> Respons
 }
 
 /// Serves a request by what stands at its path; `None` = nothing does.
-async fn go_through(door: &Door, front: Option<&Front>, request: Request) -> Response {
+async fn go_through(door: &Door, front: Option<Front>, request: Request) -> Response {
+    let serving = |head, body| async move {
+        match front {
+            Some(front) => serve(door, &front, head, body).await,
+            None => not_found::not_found(door, &head),
+        }
+    };
+    guarded(door, request, serving).await
+}
+
+/// Serves a request as every transport is served: only for allowed addresses, origins and hosts, with heartbeats on its
+/// streams, and with the address of the issuer where it is refused.
+async fn guarded<Serving: Future<Output = Response>>(
+    door: &Door,
+    request: Request,
+    serve: impl FnOnce(Parts, Body) -> Serving,
+) -> Response {
     let (mut head, body) = request.into_parts();
     if let Err(refusal) = framing::take_target(head.uri.authority(), &mut head.headers) {
         return answer::refuse(&refusal, None);
@@ -201,10 +236,7 @@ async fn go_through(door: &Door, front: Option<&Front>, request: Request) -> Res
     } else {
         let host = head.headers.get(HOST).cloned();
         let activity = head.extensions.get::<Arc<Activity>>().cloned();
-        let response = match front {
-            Some(front) => serve(door, front, head, body).await,
-            None => not_found::not_found(door, &head.headers, certificate(&head.extensions)),
-        };
+        let response = serve(head, body).await;
         let mut response = heartbeat::keep(response, door.settings.heartbeat, activity);
         if let Some(resource) = &door.access.resource {
             resource.point_to(host.as_ref(), response.headers_mut());
@@ -222,27 +254,23 @@ fn certificate(extensions: &Extensions) -> Option<KeyId> {
     extensions.get().map(|ClientKey(key)| *key)
 }
 
-async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response {
-    let Parts { method, headers, extensions, .. } = head;
-    let allowed = if era::is_modern(&headers) { "POST" } else { "POST, GET, DELETE" };
-    if !allowed.split(", ").any(|allowed| method == allowed) {
-        return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, allowed)]).into_response();
-    }
+/// The request's caller.
+///
+/// # Errors
+/// As for [`Access::authenticate`], and `TooManyUnauthorized`; any other than that is logged.
+fn authenticate(
+    door: &Door,
+    headers: HeaderMap,
+    extensions: &Extensions,
+) -> Result<Inbound, Refusal> {
     let connection = extensions.get().map_or(0, |ConnectionId(number)| *number);
     let client = extensions.get().map(|ClientAddress(address)| *address);
-    let certificate = certificate(&extensions);
-    let Grant { caller, scopes } =
-        match door.access.authenticate(&door.meter, &headers, certificate) {
-            Ok(grant) => grant,
-            Err(refusal) => {
-                let refusal = door.limits.count_refused(client, &headers, refusal);
-                if matches!(refusal, Refusal::TooManyUnauthorized { .. }) {
-                    // No line of the log: whoever floods the door would fill the disk, too.
-                    let mut response = answer::refuse(&refusal, None);
-                    let headers = response.headers_mut();
-                    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-                    return response;
-                }
+    match door.access.authenticate(&door.meter, &headers, certificate(extensions)) {
+        Ok(Grant { caller, scopes }) => Ok(Inbound { caller, scopes, headers, connection, client }),
+        Err(refusal) => {
+            let refusal = door.limits.count_refused(client, &headers, refusal);
+            // No line of the log for a client that floods the door: it would fill the disk, too.
+            if !matches!(refusal, Refusal::TooManyUnauthorized { .. }) {
                 let labels = door.meter.labels();
                 tracing::info!(
                     tenant = labels.tenant.as_deref(),
@@ -252,10 +280,31 @@ async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response 
                     status = refusal.reason(),
                     "Request refused"
                 );
-                return answer::refuse(&refusal, None);
             }
-        };
-    let inbound = Inbound { caller, scopes, headers, connection, client };
+            Err(refusal)
+        }
+    }
+}
+
+/// The answer to a request that is refused at the door; a client that shows too many wrong secrets loses its connection.
+fn refused(refusal: &Refusal) -> Response {
+    let mut response = answer::refuse(refusal, None);
+    if matches!(refusal, Refusal::TooManyUnauthorized { .. }) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response {
+    let Parts { method, headers, extensions, .. } = head;
+    let allowed = if era::is_modern(&headers) { "POST" } else { "POST, GET, DELETE" };
+    if !allowed.split(", ").any(|allowed| method == allowed) {
+        return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, allowed)]).into_response();
+    }
+    let inbound = match authenticate(door, headers, &extensions) {
+        Ok(inbound) => inbound,
+        Err(refusal) => return refused(&refusal),
+    };
     if method == Method::POST {
         return post::serve(door, front, inbound, body).await;
     }
@@ -263,8 +312,13 @@ async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response 
         let ended = front.delete(&inbound).await;
         return ended.unwrap_or_else(|refusal| answer::refuse(&refusal, None));
     }
+    own_stream(door, front, &inbound).await
+}
+
+/// Opens a session's own stream.
+async fn own_stream(door: &Door, front: &Front, inbound: &Inbound) -> Response {
     let most = front.max_answer_bytes();
-    let stream = match (front.get(&inbound).await, door.access.shown(&inbound.grant(), false)) {
+    let stream = match (front.get(inbound).await, door.access.shown(&inbound.grant(), false)) {
         // A resumed stream may hold the answer to a `tools/list`.
         (Ok(stream), Some(shown)) => shown.of(stream, None, most).await,
         (Ok(stream), None) => stream,

@@ -144,6 +144,16 @@ pub(super) async fn serve(door: &Door, front: &Front, inbound: Inbound, body: Bo
         Ok(body) => body,
         Err(refusal) => return answer::refuse(&refusal, None),
     };
+    serve_message(door, front, inbound, body).await
+}
+
+/// Serves one message, whole, whatever it came over.
+pub(super) async fn serve_message(
+    door: &Door,
+    front: &Front,
+    inbound: Inbound,
+    body: Bytes,
+) -> Response {
     let message = match read(&body) {
         Ok(message) => message,
         Err(refusal) => {
@@ -243,7 +253,11 @@ const THROWN_AWAY: usize = 4;
 ///
 /// What is too large is read on and thrown away, within bounds: a client that still writes would see its connection
 /// break instead of the answer.
-async fn whole(mut body: Body, headers: &HeaderMap, door: &Door) -> Result<Bytes, Refusal> {
+pub(super) async fn whole(
+    mut body: Body,
+    headers: &HeaderMap,
+    door: &Door,
+) -> Result<Bytes, Refusal> {
     let (most, patience) = (door.settings.max_request_bytes, door.settings.body_patience);
     match tokio::time::timeout(patience, within(&mut body, headers, most)).await {
         Ok(Ok(Some(body))) => Ok(body),

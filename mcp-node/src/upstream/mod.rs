@@ -1,11 +1,14 @@
-//! The server behind this node: one over Streamable HTTP, or children over stdio, and the bridge to its era.
+//! The server behind this node: one over Streamable HTTP, or a channel a session (a child over stdio, HTTP+SSE,
+//! WebSocket), and the bridge to its era.
 //!
 //! All keep the same promises: a session belongs to the key that began it and shows to no other; an answer to a
 //! `tools/call` goes to the client only after it was recorded; the client's key goes nowhere. Absent on purpose:
 //! which of several servers a request is for (the door knows).
 
 mod breaker;
+pub mod duplex;
 pub mod http;
+mod older;
 mod piece;
 mod signer;
 mod stamp;
@@ -23,12 +26,13 @@ use mcp_node_core::{
     sse::{self, Splitter},
 };
 
+use self::older::Older;
 pub use self::{
+    duplex::{DuplexUpstream, Remote, Transport},
     http::HttpUpstream,
     piece::Piece,
     signer::{Signer, SignerError, SignerSettings},
     stamp::Stamp,
-    stdio::StdioUpstream,
 };
 use crate::{
     bridge::{Era, Eras, ToNew, ToOld},
@@ -72,7 +76,7 @@ impl Default for UpstreamSettings {
 /// How the server is reached.
 pub enum Server {
     Http(HttpUpstream),
-    Stdio(StdioUpstream),
+    Duplex(DuplexUpstream),
 }
 
 /// The server behind this node, for clients of either era.
@@ -83,6 +87,9 @@ pub struct Upstream {
     to_new: ToNew,
     /// The largest answer. Unit: bytes.
     most: usize,
+    max_sessions: usize,
+    /// The same server, if it should turn out to speak the transport of 2024-11-05.
+    older: Option<Older>,
     /// What it is called where there are several.
     name: Option<Arc<str>>,
 }
@@ -93,8 +100,9 @@ impl Upstream {
     pub fn new(server: Server, settings: UpstreamSettings) -> Self {
         let server = Arc::new(server);
         let (to_old, to_new) = (ToOld::new(&server, settings), ToNew::new(&server, settings));
-        let (eras, most) = (Eras::default(), settings.max_answer_bytes);
-        Self { server, eras, to_old, to_new, most, name: None }
+        let (most, max_sessions) = (settings.max_answer_bytes, settings.max_sessions);
+        let (eras, older, name) = (Eras::default(), None, None);
+        Self { server, eras, to_old, to_new, most, max_sessions, older, name }
     }
 
     /// The same, with a name to tell it from the other servers of its node.
@@ -115,11 +123,20 @@ impl Upstream {
         self.most
     }
 
+    /// The most sessions at a time.
+    #[must_use]
+    pub fn max_sessions(&self) -> usize {
+        self.max_sessions
+    }
+
     /// Serves a posted message.
     ///
     /// # Errors
     /// The session is not the caller's, the call was refused, or the server cannot be reached.
     pub async fn post(&self, post: Post) -> Result<Response, Refusal> {
+        if let Some(older) = self.is_older() {
+            return older.post_boxed(post).await;
+        }
         // What has no answer goes on: a client may still cancel what runs.
         if let (Server::Http(http), Kind::Request { .. }) = (&*self.server, &post.kind)
             && let Err(refusal) = http.check(post.inbound.caller.state().key)
@@ -128,7 +145,15 @@ impl Upstream {
             return Err(refusal);
         }
         if post.inbound.is_modern() {
-            return match (self.eras.of(&self.server).await?, &*self.server) {
+            let is_known = self.eras.known().is_some();
+            let era = self.eras.of(&self.server).await?;
+            if era == Era::Old
+                && !is_known
+                && let Some(older) = self.find_older(&post).await
+            {
+                return older.post_boxed(post).await;
+            }
+            return match (era, &*self.server) {
                 (Era::New, Server::Http(http)) => http.post(post).await,
                 (era, _) => self.to_old.post(post, era).await,
             };
@@ -149,14 +174,20 @@ impl Upstream {
     async fn plain(&self, post: Post) -> Result<Response, Refusal> {
         match &*self.server {
             Server::Http(http) => http.post(post).await,
-            Server::Stdio(stdio) => stdio.post(post).await,
+            Server::Duplex(duplex) => duplex.post(post).await,
         }
     }
 
     /// Begins a session of the old era. Only a server that refuses it is asked whether it speaks another.
     async fn initialize(&self, post: Post) -> Result<Response, Refusal> {
         let Kind::Request { id, .. } = post.kind.clone() else { return self.plain(post).await };
-        let begun = match self.plain(post.clone()).await {
+        let answered = self.plain(post.clone()).await;
+        if older::is_asked(&answered)
+            && let Some(older) = self.find_older(&post).await
+        {
+            return older.post_boxed(post).await;
+        }
+        let begun = match answered {
             Ok(response) => self.looked_at(response).await,
             Err(Refusal::UpstreamInvalid) => Err(Err(Refusal::UpstreamInvalid)),
             refused => return refused,
@@ -200,12 +231,15 @@ impl Upstream {
     /// # Errors
     /// There is no such session of this caller.
     pub async fn get(&self, inbound: &Inbound) -> Result<Response, Refusal> {
+        if let Some(older) = self.is_older() {
+            return older.get_boxed(inbound).await;
+        }
         if self.to_new.has(inbound) {
             return self.to_new.get(inbound);
         }
         match &*self.server {
             Server::Http(http) => http.get(inbound).await,
-            Server::Stdio(stdio) => stdio.get(inbound),
+            Server::Duplex(duplex) => duplex.get(inbound),
         }
     }
 
@@ -214,32 +248,41 @@ impl Upstream {
     /// # Errors
     /// There is no such session of this caller.
     pub async fn delete(&self, inbound: &Inbound) -> Result<Response, Refusal> {
+        if let Some(older) = self.is_older() {
+            return older.delete_boxed(inbound).await;
+        }
         if self.to_new.has(inbound) {
             return self.to_new.delete(inbound).await;
         }
         match &*self.server {
             Server::Http(http) => http.delete(inbound).await,
-            Server::Stdio(stdio) => stdio.delete(inbound),
+            Server::Duplex(duplex) => duplex.delete(inbound),
         }
     }
 
     /// Ends the streams that would never end by themselves; calls go on.
     pub fn end_streams(&self) {
+        if let Some(older) = &self.older {
+            older.upstream().end_streams();
+        }
         self.to_old.end_streams();
         self.to_new.end_streams();
         match &*self.server {
             Server::Http(http) => http.stop(),
-            Server::Stdio(_) => {} // They end with their sessions, which running calls need.
+            Server::Duplex(_) => {} // They end with their sessions, which running calls need.
         }
     }
 
     /// Ends streams, sessions and children: the node stops.
     pub async fn stop(&self) {
+        if let Some(older) = &self.older {
+            older.upstream().stop_boxed().await;
+        }
         self.to_old.stop().await;
         self.to_new.stop().await;
         match &*self.server {
             Server::Http(http) => http.stop(),
-            Server::Stdio(stdio) => stdio.stop().await,
+            Server::Duplex(duplex) => duplex.stop().await,
         }
     }
 }

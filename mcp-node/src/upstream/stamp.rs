@@ -1,7 +1,8 @@
 //! What the server is told beside the client's message: this node's own credentials, and for whom it asks.
 //!
 //! What is said here goes over whatever the client said under the same name; the client's own credentials are not
-//! passed on at all (`http/headers`). Over HTTP only: a child has no headers, and serves one key.
+//! passed on at all (`http/headers`). Over HTTP only, the requests that open a stream or a socket included: a child has no
+//! headers, and serves one key.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ const KEY: HeaderName = HeaderName::from_static("x-tollbook-key");
 const TIER: HeaderName = HeaderName::from_static("x-tollbook-tier");
 
 /// What goes with every request to the server.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Stamp {
     /// This node's credentials at the server.
     pub fixed: HeaderMap,

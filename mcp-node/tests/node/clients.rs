@@ -65,9 +65,13 @@ async fn node(world: &World, args: &[String]) -> Process {
 
 /// A key of its own for each client, with a hard quota.
 async fn keys(world: &World, quota: u64) -> Vec<(Sdk, String, KeyState)> {
+    keys_of(world, &Sdk::ALL, quota).await
+}
+
+async fn keys_of(world: &World, sdks: &[Sdk], quota: u64) -> Vec<(Sdk, String, KeyState)> {
     let mut keys = Vec::new();
-    for (number, sdk) in Sdk::ALL.into_iter().enumerate() {
-        let secret = format!("tb_client_{number}");
+    for (number, sdk) in sdks.iter().copied().enumerate() {
+        let secret = format!("tb_client_{sdk:?}_{number}");
         let key = world.ledger.key(&secret, Some(quota)).await;
         keys.push((sdk, secret, key));
     }
@@ -78,14 +82,33 @@ async fn keys(world: &World, quota: u64) -> Vec<(Sdk, String, KeyState)> {
 fn expected_protocol(sdk: Sdk) -> Option<&'static str> {
     match sdk {
         Sdk::JavaScript2 | Sdk::Python => Some("2026-07-28"),
-        Sdk::McpRemote => None,
+        // The SDK does not tell its transport.
+        Sdk::McpRemote | Sdk::JavaScript1WebSocket => None,
         _ => Some("2025-11-25"),
     }
 }
 
+/// The older transports at the same node, each with the clients that speak it.
+fn older(url: &str) -> [(String, &'static [Sdk]); 2] {
+    let base = url.strip_suffix("/mcp").unwrap();
+    let socket = base.replacen("http", "ws", 1);
+    [(format!("{base}/sse"), &Sdk::SSE), (format!("{socket}/ws"), &Sdk::WEBSOCKET)]
+}
+
 /// Every client does all that server-everything asks of it, is counted to the call and refused at its quota.
 async fn every_client_is_served(world: &World, clients: &Clients, url: &str) {
-    let keys = keys(world, 4).await;
+    these_clients_are_served(world, clients, &Sdk::ALL, url).await;
+}
+
+/// As [`every_client_is_served`], over HTTP+SSE and WebSocket.
+async fn every_older_client_is_served(world: &World, clients: &Clients, url: &str) {
+    for (url, sdks) in older(url) {
+        these_clients_are_served(world, clients, sdks, &url).await;
+    }
+}
+
+async fn these_clients_are_served(world: &World, clients: &Clients, sdks: &[Sdk], url: &str) {
+    let keys = keys_of(world, sdks, 4).await;
     for (sdk, secret, _) in &keys {
         let calls = json!([
             ["echo", { "message": "hi" }],
@@ -129,6 +152,125 @@ async fn the_official_clients_work_in_front_of_server_everything_over_stdio() {
     let (world, clients) = (World::start().await, Clients::fetch().await.unwrap());
     let node = node(&world, &behind(&clients.server_everything())).await;
     every_client_is_served(&world, &clients, &node.url).await;
+    assert_eq!(node.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_older_clients_work_in_front_of_server_everything_over_http() {
+    let (world, clients) = (World::start().await, Clients::fetch().await.unwrap());
+    let folder = Folder::temporary().unwrap();
+    let server = McpServer::start(&folder).await.unwrap();
+    let node = node(&world, &["--upstream".to_owned(), server.url()]).await;
+    every_older_client_is_served(&world, &clients, &node.url).await;
+    assert_eq!(node.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_older_clients_work_in_front_of_server_everything_over_stdio() {
+    let (world, clients) = (World::start().await, Clients::fetch().await.unwrap());
+    let node = node(&world, &behind(&clients.server_everything())).await;
+    every_older_client_is_served(&world, &clients, &node.url).await;
+    assert_eq!(node.stop().await, Some(0));
+}
+
+/// A server of others, at an address that it says or was told.
+struct Other {
+    _child: tokio::process::Child,
+    url: String,
+}
+
+impl Other {
+    /// Over HTTP+SSE, on a port that was free.
+    async fn over_sse(command: impl FnOnce(u16) -> CommandLine) -> Self {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let (program, args) = command(port);
+        let mut command = Command::new(program);
+        command.args(args).env("PORT", port.to_string()).kill_on_drop(true);
+        let child = command.spawn().unwrap();
+        for _ in 0..3_000 {
+            if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+                return Self { _child: child, url: format!("http://127.0.0.1:{port}/sse") };
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the server does not listen");
+    }
+
+    /// Over WebSocket, at the address that it prints.
+    async fn over_websocket((program, args): CommandLine) -> Self {
+        let mut command = Command::new(program);
+        command.args(args).stdout(std::process::Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let stdout = tokio::io::BufReader::new(child.stdout.take().unwrap());
+        let mut lines = tokio::io::AsyncBufReadExt::lines(stdout);
+        let url = lines.next_line().await.unwrap().expect("its address");
+        Self { _child: child, url }
+    }
+}
+
+/// One client of each SDK over Streamable HTTP, and one of the new era.
+const OF_EACH: [Sdk; 3] = [Sdk::JavaScript1, Sdk::JavaScript2, Sdk::PythonSessions];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_clients_work_in_front_of_a_server_over_sse() {
+    let (world, clients) = (World::start().await, Clients::fetch().await.unwrap());
+    let server = Other::over_sse(|_| clients.server_everything_sse()).await;
+    // What it speaks is found out.
+    let node = node(&world, &["--upstream".to_owned(), server.url.clone()]).await;
+    these_clients_are_served(&world, &clients, &OF_EACH, &node.url).await;
+    every_older_client_is_served(&world, &clients, &node.url).await;
+    assert_eq!(node.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_clients_work_in_front_of_a_server_over_websocket() {
+    let (world, clients) = (World::start().await, Clients::fetch().await.unwrap());
+    let server = Other::over_websocket(clients.server_everything_websocket()).await;
+    let node = node(&world, &["--upstream".to_owned(), server.url.clone()]).await;
+    these_clients_are_served(&world, &clients, &OF_EACH, &node.url).await;
+    every_older_client_is_served(&world, &clients, &node.url).await;
+    assert_eq!(node.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_clients_work_in_front_of_a_server_of_python_over_sse() {
+    let (world, clients) = (World::start().await, Clients::fetch().await.unwrap());
+    let server = Other::over_sse(|port| clients.python_server_sse(port)).await;
+    let args = ["--upstream", &server.url, "--upstream-transport", "sse"].map(str::to_owned);
+    let node = node(&world, &args).await;
+    // In the new era, which it speaks over HTTP+SSE too, the server cannot ask in the middle of a call.
+    let old = [Sdk::JavaScript1, Sdk::JavaScript2Sessions, Sdk::PythonSessions];
+    let fronts = [(node.url.clone(), &old[..])].into_iter().chain(older(&node.url));
+    for (url, sdks) in fronts {
+        let keys = keys_of(&world, sdks, 3).await;
+        for (sdk, secret, _) in &keys {
+            let calls = json!([
+                ["echo", { "message": "hi" }],
+                ["ask", {}],
+                ["echo", { "message": "again" }],
+                ["echo", { "message": "past the quota" }],
+            ]);
+            let seen = session(&clients, *sdk, &url, secret, calls).await;
+            assert_eq!(seen.tools, ["echo", "ask"], "{sdk:?}: {seen:?}");
+            let texts: Vec<&str> =
+                seen.results.iter().filter_map(|r| r.get("text")?.as_str()).collect();
+            assert_eq!(texts, ["Echo: hi", "sampled", "Echo: again"], "{sdk:?}: {seen:?}");
+            assert_eq!(seen.results[3].get("error"), Some(&json!(42901)), "{sdk:?}: {seen:?}");
+        }
+        for (sdk, _, key) in &keys {
+            until(&format!("the calls of {sdk:?} are counted"), || world.ledger.consumed(key) == 3)
+                .await;
+        }
+    }
+    for (sdk, secret, _) in keys_of(&world, &[Sdk::JavaScript2, Sdk::Python], 1).await {
+        let calls = json!([["echo", { "message": "hi" }], ["echo", { "message": "more" }]]);
+        let seen = session(&clients, sdk, &node.url, &secret, calls).await;
+        assert_eq!(seen.protocol.as_deref(), Some("2026-07-28"), "{sdk:?}: {seen:?}");
+        assert_eq!(seen.results[0].get("text"), Some(&json!("Echo: hi")), "{sdk:?}: {seen:?}");
+        assert_eq!(seen.results[1].get("error"), Some(&json!(42901)), "{sdk:?}: {seen:?}");
+    }
     assert_eq!(node.stop().await, Some(0));
 }
 

@@ -249,9 +249,14 @@ async fn a_slash_at_the_end_changes_nothing_and_other_paths_are_told_what_is_ser
             assert_eq!(body["error"]["code"], 40_402);
             assert_eq!(
                 body["error"]["data"],
-                json!({"reason": "unknown_path", "served": ["/mcp"]})
+                json!({"reason": "unknown_path", "served": ["/mcp", "/sse", "/messages", "/ws"]})
             );
-            assert!(body["error"]["message"].as_str().unwrap().ends_with("MCP is served at /mcp."));
+            assert!(
+                body["error"]["message"]
+                    .as_str()
+                    .unwrap()
+                    .ends_with("MCP is served at /mcp, /sse, /messages, /ws.")
+            );
         }
         let page =
             caller.clone().with("origin", "https://good.example").send(Method::GET, "").await;

@@ -16,7 +16,7 @@ use mcp_node::{
     spool::SpoolLimits,
     traces::Traces,
     upstream::{
-        HttpUpstream, Server as Behind, Signer, Stamp, StdioUpstream, Upstream, UpstreamSettings,
+        DuplexUpstream, HttpUpstream, Server as Behind, Signer, Stamp, Upstream, UpstreamSettings,
         stdio::ServerCommand,
     },
 };
@@ -100,7 +100,7 @@ pub fn stdio_upstream_with(
 ) -> Upstream {
     let program = program.to_string_lossy().into_owned();
     let command = ServerCommand { program, args, hidden: vec![] };
-    Upstream::new(Behind::Stdio(StdioUpstream::new(command, settings)), settings)
+    Upstream::new(Behind::Duplex(DuplexUpstream::of_command(command, settings)), settings)
 }
 
 /// A world with a node in it.

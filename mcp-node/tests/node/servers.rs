@@ -15,6 +15,10 @@ use crate::{
     server::Server,
 };
 
+/// What is served without a name, and what with one by the older transports.
+const PATHS: [&str; 4] = ["/mcp", "/sse", "/messages", "/ws"];
+const FORMS: [&str; 3] = ["/sse/{name}", "/messages/{name}", "/ws/{name}"];
+
 struct Behind {
     world: World,
     one: Server,
@@ -86,13 +90,13 @@ async fn each_server_has_its_own_address_credentials_and_sessions() {
         let nowhere = at(&process, path).call(4, "success", json!({})).await;
         let body = message(nowhere.body());
         assert_eq!(nowhere.status(), 404);
-        assert_eq!(
-            body["error"]["data"]["served"],
-            json!(["/mcp", "/mcp/child", "/mcp/one", "/mcp/two"])
-        );
+        let names = ["/mcp/child", "/mcp/one", "/mcp/two"];
+        let served = [&PATHS[..], &names, &FORMS].concat();
+        assert_eq!(body["error"]["data"]["served"], json!(served));
         let stranger = at(&process, path).without("x-api-key").call(4, "success", json!({})).await;
         let body = message(stranger.body());
-        assert_eq!(body["error"]["data"]["served"], json!(["/mcp", "/mcp/{name}"]));
+        let served = [&PATHS[..], &["/mcp/{name}"], &FORMS].concat();
+        assert_eq!(body["error"]["data"]["served"], json!(served));
     }
 
     let session = one.initialized().await;

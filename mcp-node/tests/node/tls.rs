@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use futures::{SinkExt, StreamExt};
 use mcp_node::http::{Tls, TlsFiles};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use rustls::{
@@ -15,9 +16,14 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, protocol::Role},
+};
 
 use crate::{
     connections::{modern, old},
+    duplex::{headers, shake_hands},
     rig::{Rig, SECRET, call, http_upstream, until},
     server::Server,
 };
@@ -195,5 +201,29 @@ async fn a_client_over_tls_that_has_gone_is_told_from_one_that_has_said_all() {
     }
     let of = |outcome: &str| rig.outcomes().iter().filter(|(_, found)| found == outcome).count();
     assert_eq!((of("success"), of("cancelled")), (2, 2));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_stands_for_the_key_over_a_websocket() {
+    let server = Server::start().await;
+    let rig = Rig::start(http_upstream(&server.url())).await;
+    let key = rig.ledger().key(SECRET, Some(10)).await;
+    until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
+    let (folder, ca) = (tempfile::tempdir().unwrap(), authority());
+    let tls = Arc::new(Tls::try_new(files(folder.path(), &ca)).unwrap());
+    let address = rig.open_tls(tls).await;
+    let own = issue(&ca, &[], &[name_of(&key)]);
+    let keyless: Vec<_> =
+        headers(SECRET).into_iter().filter(|(name, _)| *name != "x-api-key").collect();
+    let mut nobody = connect(address, &ca, None).await.unwrap();
+    assert_eq!(shake_hands(&mut nobody, "localhost", "/ws", &keyless).await, 401);
+    let mut stream = connect(address, &ca, Some(&own)).await.unwrap();
+    assert_eq!(shake_hands(&mut stream, "localhost", "/ws", &keyless).await, 101);
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+    socket.send(Message::text(call(1, "success", json!({})))).await.unwrap();
+    let answer = socket.next().await.unwrap().unwrap().into_text().unwrap();
+    assert!(answer.contains("\"result\""), "{answer}");
+    until("it counts for the key", || rig.ledger().consumed(&key) == 1).await;
     rig.stop().await;
 }

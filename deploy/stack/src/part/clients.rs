@@ -2,7 +2,8 @@
 //! generations) and Python, the Inspector, mcp-remote, server-everything and mcp-server-time.
 //!
 //! One script a language plays a session (`clients/session.mjs`, `clients/session.py`) and prints
-//! what the client saw.
+//! what the client saw. Servers of the older transports are there too: server-everything over HTTP+SSE
+//! and behind a WebSocket, and one of the Python SDK over HTTP+SSE.
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,8 @@ const PROJECT: Project = Project {
         ("package-lock.json", include_str!("../../clients/package-lock.json")),
         ("session.mjs", include_str!("../../clients/session.mjs")),
         ("conformance.mjs", include_str!("../../clients/conformance.mjs")),
+        ("websocket-server.mjs", include_str!("../../clients/websocket-server.mjs")),
+        ("loopback.cjs", include_str!("../../node/loopback.cjs")),
     ],
     expected_bytes: 330_000_000,
     by_hand: "install npm, and check that `npm ping` succeeds",
@@ -31,7 +34,10 @@ const VENV: Venv = Venv {
     name: "MCP clients for Python",
     key: "mcp-clients-py",
     requirements: include_str!("../../clients/requirements.txt"),
-    scripts: &[("session.py", include_str!("../../clients/session.py"))],
+    scripts: &[
+        ("session.py", include_str!("../../clients/session.py")),
+        ("sse_server.py", include_str!("../../clients/sse_server.py")),
+    ],
     expected_bytes: 75_000_000,
     by_hand: "install Python 3.11 or newer with venv, and check that `pip download mcp` succeeds",
 };
@@ -51,9 +57,18 @@ pub enum Sdk {
     Python,
     /// The same, told to open a session.
     PythonSessions,
+    /// `@modelcontextprotocol/sdk` over HTTP+SSE.
+    JavaScript1Sse,
+    /// `@modelcontextprotocol/sdk` over WebSocket.
+    JavaScript1WebSocket,
+    /// `@modelcontextprotocol/client` over HTTP+SSE.
+    JavaScript2Sse,
+    /// `mcp` of Python over HTTP+SSE.
+    PythonSse,
 }
 
 impl Sdk {
+    /// Those that speak Streamable HTTP.
     pub const ALL: [Self; 6] = [
         Self::JavaScript1,
         Self::JavaScript2,
@@ -62,6 +77,11 @@ impl Sdk {
         Self::Python,
         Self::PythonSessions,
     ];
+
+    /// Those that speak HTTP+SSE of 2024-11-05.
+    pub const SSE: [Self; 3] = [Self::JavaScript1Sse, Self::JavaScript2Sse, Self::PythonSse];
+    /// Those that speak WebSocket.
+    pub const WEBSOCKET: [Self; 1] = [Self::JavaScript1WebSocket];
 
     /// What its script calls it; whether that is Python's.
     fn flag(self) -> (&'static str, bool) {
@@ -72,6 +92,10 @@ impl Sdk {
             Self::McpRemote => ("remote", false),
             Self::Python => ("auto", true),
             Self::PythonSessions => ("legacy", true),
+            Self::JavaScript1Sse => ("v1-sse", false),
+            Self::JavaScript1WebSocket => ("v1-ws", false),
+            Self::JavaScript2Sse => ("v2-sse", false),
+            Self::PythonSse => ("sse", true),
         }
     }
 }
@@ -154,6 +178,25 @@ impl Clients {
     pub fn server_everything(&self) -> CommandLine {
         let script = "@modelcontextprotocol/server-everything/dist/index.js";
         (self.node.clone(), vec![text(&self.modules.join(script)), "stdio".to_owned()])
+    }
+
+    /// `server-everything` over HTTP+SSE, on the port of the variable `PORT` of 127.0.0.1, at `/sse`.
+    pub fn server_everything_sse(&self) -> CommandLine {
+        let script = "@modelcontextprotocol/server-everything/dist/index.js";
+        let (loopback, script) = (self.folder.join("loopback.cjs"), self.modules.join(script));
+        let args = ["--require".to_owned(), text(&loopback), text(&script), "sse".to_owned()];
+        (self.node.clone(), args.to_vec())
+    }
+
+    /// `server-everything` behind a WebSocket; the first line that it prints is its address.
+    pub fn server_everything_websocket(&self) -> CommandLine {
+        (self.node.clone(), vec![text(&self.folder.join("websocket-server.mjs"))])
+    }
+
+    /// A server of the Python SDK over HTTP+SSE, on a port of 127.0.0.1, at `/sse`; its tools are `echo` and `ask`.
+    pub fn python_server_sse(&self, port: u16) -> CommandLine {
+        let script = text(&self.python_folder.join("sse_server.py"));
+        (self.python.clone(), vec![script, port.to_string()])
     }
 
     /// `mcp-server-time` over stdin and stdout.

@@ -225,10 +225,10 @@ impl Source for ModernCall {
 
     async fn close(self, end: End) {
         match &self.state {
-            // Over HTTP going away says it; a child must be told.
+            // Over HTTP going away says it; over a channel the server must be told.
             State::Asked(wire, _) if matches!(end, End::Cancelled | End::TimedOut) => {
-                if let Link::Stdio(child) = &self.link {
-                    child.give_up(&wire.key, true);
+                if let Link::Duplex(session) = &self.link {
+                    session.give_up(&wire.key, true);
                 }
             }
             State::Questions(questions) => {

@@ -8,7 +8,7 @@ mod headers;
 mod link;
 mod redirect;
 mod sessions;
-mod transport;
+pub(super) mod transport;
 
 use std::{sync::Arc, time::Duration};
 

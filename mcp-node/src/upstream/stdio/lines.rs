@@ -7,7 +7,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::session::Session;
+use crate::upstream::duplex::Session;
 
 /// The longest line of a child's log that is kept whole. Unit: bytes.
 const LOG_LINE: u64 = 8 * 1024;

@@ -1,4 +1,4 @@
-//! One session: one child, the requests that wait for it, and where its own messages go.
+//! One session: one channel to a server, the requests that wait for it, and where its own messages go.
 //!
 //! Invariants: an answer goes to the request that it answers and nowhere else; a message of the server goes to one stream,
 //! once: to the newest request that can take it, else to the session's own stream, else it waits (bounded) for one.
@@ -62,17 +62,17 @@ struct Routes {
 pub struct Session {
     pub id: String,
     pub key: KeyId,
-    /// Lines to the child.
+    /// Lines to the server.
     input: mpsc::Sender<Bytes>,
     routes: Mutex<Routes>,
     /// Raised when the session is over.
     pub end: CancellationToken,
     /// Raised when its child must not be asked to end, but made to.
     pub at_once: CancellationToken,
-    /// The child's process group.
+    /// The child's process group; `None` = it has no child.
     pub group: Option<i32>,
     why: OnceLock<&'static str>,
-    /// Whether a child that was started also answers.
+    /// Whether a channel that was opened also answers.
     starting: Mutex<Option<BreakerPermit>>,
 }
 
@@ -108,17 +108,17 @@ impl Session {
         self.why.get().copied()
     }
 
-    /// Whether its child ended before it answered anything; what becomes of the next start is decided here.
+    /// Whether its channel ended before anything was answered; what becomes of the next start is decided here.
     pub fn failed_to_start(&self) {
         if let Some(mut starting) = self.starting.lock().take() {
             starting.unreachable();
         }
     }
 
-    /// Sends a message to the child. A line break in it can only stand between its parts, and becomes a space.
+    /// Sends a message to the server. A line break in it can only stand between its parts, and becomes a space.
     ///
     /// # Errors
-    /// The child is gone.
+    /// The channel is gone.
     pub async fn write(&self, message: &[u8]) -> Result<(), Refusal> {
         let mut line: Vec<u8> = message
             .iter()
@@ -141,7 +141,7 @@ impl Session {
     /// Sends a request and returns where its pieces arrive.
     ///
     /// # Errors
-    /// A request with this id is running, or the child is gone.
+    /// A request with this id is running, or the channel is gone.
     pub async fn request(
         &self,
         id: &RequestId,
@@ -171,14 +171,14 @@ impl Session {
         Ok(Pieces { pieces, cancelled })
     }
 
-    /// The client does not want an answer any more; the child has been told.
+    /// The client does not want an answer any more; the server has been told.
     pub fn cancel(&self, id: &IdKey) {
         if let Some(waiting) = self.routes.lock().waiting.get(id) {
             waiting.cancelled.cancel();
         }
     }
 
-    /// Nobody waits for the answer any more; `tell` = the child is told so.
+    /// Nobody waits for the answer any more; `tell` = the server is told so.
     pub fn give_up(&self, id: &IdKey, tell: bool) {
         let waiting = self.routes.lock().waiting.remove(id);
         if let Some(waiting) = waiting.filter(|_| tell) {
@@ -190,7 +190,7 @@ impl Session {
         let cancelled = format!(
             r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{raw_id}}}}}"#
         );
-        // A child that does not read its input must not hold up the others.
+        // A server that does not read its input must not hold up the others.
         drop(self.input.try_send(format!("{cancelled}\n").into()));
     }
 
@@ -202,7 +202,12 @@ impl Session {
         }
     }
 
-    /// Takes one line of the child.
+    /// The server will not answer a request.
+    pub fn refuse(&self, id: &IdKey, refusal: &Refusal) {
+        self.fail(id, refusal);
+    }
+
+    /// Takes one line of the server.
     pub async fn take_line(&self, line: Bytes) {
         match read_unasked(&line) {
             Unasked::Answer(id, answer) => self.take_answer(&id, answer, line.clone()).await,
@@ -320,7 +325,7 @@ impl Session {
         routes.used.is_some_and(|used| now.duration_since(used) >= idle)
     }
 
-    /// The child is gone: so is every answer.
+    /// The channel is gone: so is every answer.
     pub fn fail_all(&self) {
         let all = std::mem::take(&mut self.routes.lock().waiting);
         for waiting in all.into_values() {

@@ -26,20 +26,20 @@ use crate::{
     upstream::Piece,
 };
 
-/// The answer of a child to one request, as its steps.
-pub struct ChildAnswer {
+/// What comes over a channel for one request, as the steps of its answer.
+pub struct ChannelAnswer {
     session: Arc<Session>,
     id: RequestId,
     pieces: mpsc::Receiver<Piece>,
 }
 
-impl ChildAnswer {
+impl ChannelAnswer {
     pub fn new(session: &Arc<Session>, id: &RequestId, pieces: mpsc::Receiver<Piece>) -> Self {
         Self { session: session.clone(), id: id.clone(), pieces }
     }
 }
 
-impl Source for ChildAnswer {
+impl Source for ChannelAnswer {
     async fn next(&mut self) -> Step {
         match self.pieces.recv().await {
             Some(Piece::Message(message)) => Step::Message(message),
