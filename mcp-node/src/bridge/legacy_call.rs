@@ -64,7 +64,6 @@ struct Begun {
 }
 
 /// How a request begins.
-#[expect(clippy::large_enum_variant, reason = "nearly all begin")]
 enum Beginning {
     Begun(Box<Begun>),
     /// What it waits for has not come yet: the client is asked again.
