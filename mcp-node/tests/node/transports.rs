@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use http::Method;
 use mcp_fixture::{Fixture, Speaks};
-use mcp_node::upstream::UpstreamSettings;
+use mcp_node::{http::ListenSettings, upstream::UpstreamSettings};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode};
 
@@ -189,6 +189,29 @@ async fn the_new_era_is_refused_and_names_the_old() {
         assert_eq!(refused["error"]["data"]["supported"][0], "2025-11-25", "{kind:?}");
     }
     assert!(server.sent.lock().is_empty(), "it went nowhere");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_client_outlives_the_times_of_idle_connections() {
+    let (rig, _server) = with_server().await;
+    rig.ledger().key(SECRET, None).await;
+    known_to(&rig, SECRET).await;
+    let time = Duration::from_millis(300);
+    let settings =
+        ListenSettings { most_connections: 100, head_patience: time, idle_timeout: time };
+    let address = rig.open(settings).await;
+    for kind in KINDS {
+        let mut client = Duplex::connect(kind, address, "/", SECRET).await.initialized().await;
+        // A connection that has said nothing for as long is closed: after that, both times are over.
+        let mut quiet = tokio::net::TcpStream::connect(address).await.unwrap();
+        for _ in 0..2 {
+            while tokio::io::AsyncReadExt::read(&mut quiet, &mut [0]).await.unwrap() > 0 {}
+            quiet = tokio::net::TcpStream::connect(address).await.unwrap();
+        }
+        let answer = client.called(1, "success", json!({})).await;
+        assert!(answer["result"].is_object(), "{kind:?}: {answer}");
+    }
     rig.stop().await;
 }
 
