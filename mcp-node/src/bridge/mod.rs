@@ -5,6 +5,18 @@
 //! 2026-07-28 all come through [`ToOld`]'s pool of children. Messages are spliced, never rebuilt, so what neither era
 //! knows survives. Absent on purpose: the tasks of one era in the other (they do not mean the same), and
 //! `x-mcp-header` arguments for older clients (a server that insists on such headers refuses those calls).
+//!
+//! Who says what comes for a call, by the eras of client and server and the way to the server; `call::Driver` records and
+//! delivers in every case, and over HTTP+SSE and WebSocket a client is one of the old era:
+//!
+//! | client | server | over Streamable HTTP | over stdio, HTTP+SSE, WebSocket |
+//! |---|---|---|---|
+//! | old | old | `upstream::http::exchange::Exchange` | `upstream::duplex::streams::ChannelAnswer` |
+//! | new | new | `upstream::http::exchange::Exchange` | `legacy_call::LegacyCall`, era new |
+//! | new | old | `legacy_call::LegacyCall` | `legacy_call::LegacyCall` |
+//! | old | new | `to_new::modern_call::ModernCall` | `to_new::modern_call::ModernCall` |
+//!
+//! Several servers as one (`aggregate`) choose the server, and add nothing of their own to a call.
 
 mod era;
 mod legacy_call;

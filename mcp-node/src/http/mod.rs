@@ -287,8 +287,9 @@ fn authenticate(
 }
 
 /// The answer to a request that is refused at the door; a client that shows too many wrong secrets loses its connection.
-fn refused(refusal: &Refusal) -> Response {
-    let mut response = answer::refuse(refusal, None);
+/// `id` = the request's, where it could be read.
+fn refused(refusal: &Refusal, id: Option<&str>) -> Response {
+    let mut response = answer::refuse(refusal, id);
     if matches!(refusal, Refusal::TooManyUnauthorized { .. }) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -303,7 +304,11 @@ async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response 
     }
     let inbound = match authenticate(door, headers, &extensions) {
         Ok(inbound) => inbound,
-        Err(refusal) => return refused(&refusal),
+        Err(refusal) => {
+            let floods = matches!(refusal, Refusal::TooManyUnauthorized { .. });
+            let id = if method == Method::POST && !floods { post::id_in(body).await } else { None };
+            return refused(&refusal, id.as_deref());
+        }
     };
     if method == Method::POST {
         return post::serve(door, front, inbound, body).await;

@@ -1,6 +1,10 @@
 //! One posted message: its body, what it says, and leave to forward it.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -244,6 +248,18 @@ impl RefusalLog {
             "{what} refused"
         );
     }
+}
+
+/// How much of the body of a request that is refused unread is looked at for its id. Unit: bytes.
+const MAX_ID_BODY: usize = 64 * 1024;
+/// For how long.
+const ID_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The id of a request that is refused unread, where its body is small and comes soon: the refusal names it then.
+pub(super) async fn id_in(body: Body) -> Option<String> {
+    let whole = Limited::new(body, MAX_ID_BODY).collect();
+    let whole = tokio::time::timeout(ID_TIMEOUT, whole).await.ok()?.ok()?.to_bytes();
+    readable_id_of(&whole).map(|id| id.raw.to_owned())
 }
 
 /// How many times the largest body is read at most of one that is too large.

@@ -62,7 +62,7 @@ fn stream(
     }
     let inbound = match authenticate(door, head.headers, &head.extensions) {
         Ok(inbound) => inbound,
-        Err(refusal) => return refused(&refusal),
+        Err(refusal) => return refused(&refusal, None),
     };
     if let Some(refused) = refuse_other_era(&inbound.headers) {
         return refused;
@@ -103,7 +103,7 @@ async fn send(
     let (doorway, door) = (&doorway, &*door);
     let sending = |head, body| async move {
         let taken = take(doorway, door, server.as_deref(), head, body).await;
-        taken.unwrap_or_else(|refusal| refused(&refusal))
+        taken.unwrap_or_else(|refusal| refused(&refusal, None))
     };
     guarded(door, request, sending).await
 }

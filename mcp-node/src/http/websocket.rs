@@ -48,7 +48,8 @@ async fn open(
     let (doorway, door) = (&doorway, &*door);
     let opening = |head: Parts, _| async move {
         let Some(front) = front else { return not_found(door, &head) };
-        upgrade(doorway, door, &front, server, head).unwrap_or_else(|refusal| refused(&refusal))
+        upgrade(doorway, door, &front, server, head)
+            .unwrap_or_else(|refusal| refused(&refusal, None))
     };
     guarded(door, request, opening).await
 }

@@ -240,6 +240,8 @@ async fn an_id_that_comes_back_in_another_spelling_is_refused() {
         .post(r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":7}}"#)
         .await;
     assert_eq!(message(named.body())["id"], 7, "a refusal names the request");
+    let unknown = rig.caller("tb_unknown").post(call(8, "success", json!({}))).await;
+    assert_eq!((unknown.status().as_u16(), &message(unknown.body())["id"]), (401, &json!(8)));
     assert!(server.sent.lock().is_empty());
     assert_eq!(
         rig.caller(SECRET).called(1, "success", json!({})).await.0,
