@@ -45,10 +45,11 @@ impl Splitter {
     pub fn push(&mut self, chunk: &[u8]) {
         self.buffer.extend_from_slice(chunk);
         if self.at_start {
-            if self.buffer.starts_with(MARK) {
+            let is_marked = self.buffer.starts_with(MARK);
+            if is_marked {
                 self.buffer.advance(MARK.len());
             }
-            self.at_start = self.buffer.is_empty() || MARK.starts_with(&self.buffer);
+            self.at_start = !is_marked && MARK.starts_with(&self.buffer);
         }
     }
 
@@ -299,6 +300,8 @@ mod tests {
             let data: Vec<_> = found.iter().map(|frame| data(frame)).collect();
             assert_eq!(data, [Some(Cow::Borrowed(&b"a"[..])), None], "cut at {cut}");
         }
+        let (found, _) = frames(&["\u{feff}".as_bytes(), "\u{feff}data: a\n\n".as_bytes()]);
+        assert_eq!(data(&found[0]), None, "only one is dropped");
     }
 
     #[test]
