@@ -18,7 +18,7 @@ use schemas::{Epoch, LeaseAnswer, LeaseAsk, LeaseReply, LeaseRequest, NodeId, Sh
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{keys::Known, meter::Shared};
+use crate::{keys::KeyEntry, meter::Shared};
 
 /// How long one try may take.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -28,19 +28,19 @@ const MOST_ASKS: usize = 256;
 const MOST_FLYING: usize = 4;
 
 /// One key's wish for a lease.
-pub struct Asked {
+pub struct QueuedLeaseAsk {
     pub ask: LeaseAsk,
-    pub known: Arc<Known>,
+    pub known: Arc<KeyEntry>,
 }
 
 /// The doors to the queues.
 pub struct Askers {
-    shards: Vec<mpsc::UnboundedSender<Asked>>,
+    shards: Vec<mpsc::UnboundedSender<QueuedLeaseAsk>>,
     asked: Vec<AtomicBool>,
 }
 
 /// The other ends of the queues, to be run once there is someone to answer to.
-pub struct AskQueues(Vec<mpsc::UnboundedReceiver<Asked>>);
+pub struct AskQueues(Vec<mpsc::UnboundedReceiver<QueuedLeaseAsk>>);
 
 impl Askers {
     /// Queues for so many shards. They are bounded by the keys: each has one question open at most.
@@ -51,7 +51,7 @@ impl Askers {
         (Self { shards: senders, asked }, AskQueues(receivers))
     }
 
-    pub(crate) fn ask(&self, shard: Shard, asked: Asked) {
+    pub(crate) fn ask(&self, shard: Shard, asked: QueuedLeaseAsk) {
         let place = usize::from(shard.0);
         match self.shards.get(place).map(|queue| queue.send(asked)) {
             Some(Ok(())) => self.asked[place].store(true, Ordering::Relaxed),
@@ -95,7 +95,7 @@ impl AskQueues {
 /// One shard's questions, for ever.
 async fn run(
     shard: Shard,
-    mut queue: mpsc::UnboundedReceiver<Asked>,
+    mut queue: mpsc::UnboundedReceiver<QueuedLeaseAsk>,
     who: Who,
     shared: Arc<Shared>,
 ) {
@@ -103,7 +103,8 @@ async fn run(
     let (mut not_before, mut failures) = (Instant::now(), 0u32);
     loop {
         while !waiting.is_empty() && flying.len() < MOST_FLYING && Instant::now() >= not_before {
-            let batch: Vec<Asked> = waiting.drain(..waiting.len().min(MOST_ASKS)).collect();
+            let batch: Vec<QueuedLeaseAsk> =
+                waiting.drain(..waiting.len().min(MOST_ASKS)).collect();
             flying.push(question(shard, batch, &who));
         }
         let blocked = !waiting.is_empty() && flying.len() < MOST_FLYING;
@@ -138,9 +139,9 @@ async fn run(
 /// Asks once. The asks come back with the answers, or with the reason why there are none.
 async fn question(
     shard: Shard,
-    batch: Vec<Asked>,
+    batch: Vec<QueuedLeaseAsk>,
     who: &Who,
-) -> (Vec<Asked>, Result<Vec<LeaseAnswer>, AskError>) {
+) -> (Vec<QueuedLeaseAsk>, Result<Vec<LeaseAnswer>, AskError>) {
     let asks = batch.iter().map(|asked| asked.ask.clone()).collect();
     let request = LeaseRequest { node: who.node.clone(), epoch: who.epoch, asks };
     let answers = send(&who.client, subject::lease_ask(shard), &request).await;

@@ -25,7 +25,7 @@ const LONGEST_SECRET: usize = 512;
 const STRIPES: usize = 64;
 
 /// One key: its state and its leases.
-pub struct Known {
+pub struct KeyEntry {
     digest: KeyDigest,
     state: RwLock<Arc<KeyState>>,
     pub(crate) book: Mutex<LeaseBook>,
@@ -41,7 +41,7 @@ pub struct Known {
     pub(crate) ticking: Mutex<bool>,
 }
 
-impl Known {
+impl KeyEntry {
     fn new(state: Arc<KeyState>) -> Self {
         let book = LeaseBook::new(state.key, may_spend(&state), state.limited, state.as_of);
         Self {
@@ -72,7 +72,7 @@ impl Known {
 }
 
 /// A place among the calls of a key that wait for a lease.
-pub(crate) struct Waiting(Arc<Known>);
+pub(crate) struct Waiting(Arc<KeyEntry>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
@@ -84,13 +84,13 @@ fn may_spend(state: &KeyState) -> bool {
     state.status == KeyStatus::Active
 }
 
-type Stripe = RwLock<HashMap<u128, Arc<Known>>>;
+type Stripe = RwLock<HashMap<u128, Arc<KeyEntry>>>;
 
 /// All keys.
 pub struct Keys {
     stripes: [Stripe; STRIPES],
     /// A key has more than one entry while it is rotated.
-    by_id: RwLock<HashMap<KeyId, Vec<Arc<Known>>>>,
+    by_id: RwLock<HashMap<KeyId, Vec<Arc<KeyEntry>>>>,
 }
 
 impl Default for Keys {
@@ -108,7 +108,7 @@ fn index(digest: &KeyDigest) -> (usize, u128) {
 impl Keys {
     /// The key whose secret this is.
     #[must_use]
-    pub fn find(&self, secret: &str) -> Option<Arc<Known>> {
+    pub fn find(&self, secret: &str) -> Option<Arc<KeyEntry>> {
         if secret.len() > LONGEST_SECRET {
             return None;
         }
@@ -120,15 +120,15 @@ impl Keys {
 
     /// Every entry of a key.
     #[must_use]
-    pub fn of(&self, key: KeyId) -> Vec<Arc<Known>> {
+    pub fn of(&self, key: KeyId) -> Vec<Arc<KeyEntry>> {
         self.by_id.read().get(&key).cloned().unwrap_or_default()
     }
 
     /// The entry of a key to serve a caller by that showed no secret: one that serves, else the one to refuse it by;
     /// of several, as while a key is rotated, the one that lasts longest.
     #[must_use]
-    pub fn best(&self, key: KeyId, now: Timestamp) -> Option<Arc<Known>> {
-        let rank = |known: &Arc<Known>| {
+    pub fn best(&self, key: KeyId, now: Timestamp) -> Option<Arc<KeyEntry>> {
+        let rank = |known: &Arc<KeyEntry>| {
             let state = known.state();
             let ends = state.expires_at.map_or(i64::MAX, |end| end.0);
             (gate::check_key(&state, now).is_ok(), ends, state.as_of)
@@ -137,12 +137,12 @@ impl Keys {
     }
 
     /// Takes in a state. Returns the key with what its leases ask for, if the state is news.
-    pub fn apply(&self, state: KeyState) -> Option<(Arc<Known>, Vec<Action>)> {
+    pub fn apply(&self, state: KeyState) -> Option<(Arc<KeyEntry>, Vec<Action>)> {
         let (stripe, place) = index(&state.digest);
         let state = Arc::new(state);
         let mut stripe = self.stripes[stripe].write();
         let Some(known) = stripe.get(&place).cloned() else {
-            let known = Arc::new(Known::new(state.clone()));
+            let known = Arc::new(KeyEntry::new(state.clone()));
             stripe.insert(place, known.clone());
             drop(stripe);
             self.by_id.write().entry(state.key).or_default().push(known.clone());
@@ -177,9 +177,9 @@ impl Keys {
     }
 
     /// Does something with every key.
-    pub fn for_each(&self, mut each: impl FnMut(&Arc<Known>)) {
+    pub fn for_each(&self, mut each: impl FnMut(&Arc<KeyEntry>)) {
         for stripe in &self.stripes {
-            let keys: Vec<Arc<Known>> = stripe.read().values().cloned().collect();
+            let keys: Vec<Arc<KeyEntry>> = stripe.read().values().cloned().collect();
             keys.iter().for_each(&mut each);
         }
     }
@@ -222,7 +222,7 @@ mod tests {
         let mut near = state("tb_a", KeyStatus::Active, 1);
         near.digest.0[31] ^= 1;
         let (stripe, place) = index(&near.digest);
-        let impostor = Arc::new(Known::new(Arc::new(near)));
+        let impostor = Arc::new(KeyEntry::new(Arc::new(near)));
         keys.stripes[stripe].write().insert(place, impostor);
         assert!(keys.find("tb_a").is_none(), "the whole digest must match");
     }

@@ -22,9 +22,9 @@ pub(crate) use self::cache::Cache;
 pub use self::{
     issuer::{Issuer, IssuerSettings},
     resource::{NotAnAddress, Resource, WELL_KNOWN},
-    shown::Shown,
+    shown::ToolListFilter,
 };
-use crate::keys::Known;
+use crate::keys::KeyEntry;
 
 /// What the operator says of who may do what.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +49,7 @@ pub struct Access {
 /// What a request may do: its key, and what a token leaves of the key's rights.
 #[derive(Clone)]
 pub struct Grant {
-    pub caller: Arc<Known>,
+    pub caller: Arc<KeyEntry>,
     /// The scopes of the token that it came with; `None` = it came with the key itself.
     pub scopes: Option<Arc<[String]>>,
 }
@@ -57,7 +57,7 @@ pub struct Grant {
 impl Grant {
     /// All that the key may do.
     #[must_use]
-    pub fn of_key(caller: Arc<Known>) -> Self {
+    pub fn of_key(caller: Arc<KeyEntry>) -> Self {
         Self { caller, scopes: None }
     }
 
@@ -111,10 +111,11 @@ impl Access {
 
     /// What a request is shown of the tools that there are; `None` = all.
     #[must_use]
-    pub fn shown(self: &Arc<Self>, grant: &Grant, modern: bool) -> Option<Shown> {
+    pub fn shown(self: &Arc<Self>, grant: &Grant, modern: bool) -> Option<ToolListFilter> {
         let state = grant.caller.state();
         let by_scope = !self.needs.is_empty() && grant.held(&state).is_bounded();
-        (state.tools.is_some() || by_scope).then(|| Shown::new(self.clone(), grant.clone(), modern))
+        (state.tools.is_some() || by_scope)
+            .then(|| ToolListFilter::new(self.clone(), grant.clone(), modern))
     }
 }
 

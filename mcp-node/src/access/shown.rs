@@ -26,14 +26,14 @@ use crate::{
 };
 
 /// What one request is shown.
-pub struct Shown {
+pub struct ToolListFilter {
     access: Arc<Access>,
     grant: Grant,
     /// The client's revision has hints for caches.
     modern: bool,
 }
 
-impl Shown {
+impl ToolListFilter {
     pub(super) fn new(access: Arc<Access>, grant: Grant, modern: bool) -> Self {
         Self { access, grant, modern }
     }
@@ -92,7 +92,7 @@ impl Shown {
 
 /// A stream on its way.
 struct Outgoing {
-    shown: Shown,
+    shown: ToolListFilter,
     id: Option<String>,
     frames: Frames,
 }

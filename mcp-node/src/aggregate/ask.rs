@@ -14,7 +14,7 @@ use mcp_node_core::{
 
 use super::{
     Aggregate, Member,
-    sessions::{At, Session},
+    sessions::{MemberSession, Session},
 };
 use crate::{
     bridge::messages::{INITIALIZED, addressed, agreed},
@@ -26,19 +26,19 @@ use crate::{
 
 /// Why a server has no part in an answer.
 #[derive(Debug)]
-pub enum No {
+pub enum MemberError {
     Refused(Refusal),
     /// It answered an error: this.
     Said(Bytes),
 }
 
-impl From<Refusal> for No {
+impl From<Refusal> for MemberError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
 }
 
-impl No {
+impl MemberError {
     /// Whether it has nothing of the kind, as opposed to having failed.
     pub fn is_none_here(&self) -> bool {
         match self {
@@ -78,7 +78,7 @@ impl Aggregate {
         member: &Member,
         post: &Post,
     ) -> Result<Response, Refusal> {
-        let to = |at: &At| {
+        let to = |at: &MemberSession| {
             let mut headers = post.inbound.headers.clone();
             at.put(&mut headers);
             post.at(&member.name, headers)
@@ -109,8 +109,8 @@ impl Aggregate {
         &self,
         session: &Arc<Session>,
         member: &Member,
-        lost: Option<&Arc<At>>,
-    ) -> Result<Arc<At>, Refusal> {
+        lost: Option<&Arc<MemberSession>>,
+    ) -> Result<Arc<MemberSession>, Refusal> {
         let part = session.part(&member.name);
         let mut part = part.lock().await;
         if let Some(at) = &*part
@@ -120,8 +120,10 @@ impl Aggregate {
         }
         *part = None;
         let (at, _) = self.greeted(session, member).await.map_err(|no| match no {
-            No::Refused(Refusal::SessionNotFound) | No::Said(_) => Refusal::UpstreamInvalid,
-            No::Refused(refusal) => refusal,
+            MemberError::Refused(Refusal::SessionNotFound) | MemberError::Said(_) => {
+                Refusal::UpstreamInvalid
+            }
+            MemberError::Refused(refusal) => refusal,
         })?;
         let at = Arc::new(at);
         let mut headers = session.hello.inbound.headers.clone();
@@ -145,7 +147,7 @@ impl Aggregate {
         &self,
         session: &Session,
         member: &Member,
-    ) -> Result<(At, Greeting), No> {
+    ) -> Result<(MemberSession, Greeting), MemberError> {
         let hello = &session.hello;
         let mut headers = hello.inbound.headers.clone();
         headers.remove(SESSION);
@@ -159,8 +161,8 @@ impl Aggregate {
             tokio::time::timeout(patience, asked).await.map_err(|_| Refusal::UpstreamTimeout)??;
         let version = agreed(&said);
         match greeting::read(&said) {
-            Ok(Some(greeting)) => Ok((At { id, version }, greeting)),
-            Ok(None) => Err(No::Said(said)),
+            Ok(Some(greeting)) => Ok((MemberSession { id, version }, greeting)),
+            Ok(None) => Err(MemberError::Said(said)),
             Err(_) => Err(Refusal::UpstreamInvalid.into()),
         }
     }
@@ -171,7 +173,7 @@ impl Aggregate {
         session: Option<&Arc<Session>>,
         member: &Member,
         post: &Post,
-    ) -> Result<Bytes, No> {
+    ) -> Result<Bytes, MemberError> {
         let asked = async {
             let response = self.ask(session, member, post).await?;
             self.answer_in(response, post).await
@@ -180,7 +182,7 @@ impl Aggregate {
         let said =
             tokio::time::timeout(patience, asked).await.map_err(|_| Refusal::UpstreamTimeout)??;
         match read(&said) {
-            Ok(Message::Answer { answer: Answer::Error, .. }) => Err(No::Said(said)),
+            Ok(Message::Answer { answer: Answer::Error, .. }) => Err(MemberError::Said(said)),
             _ => Ok(said),
         }
     }

@@ -17,16 +17,16 @@ use mcp_node_core::{
 use schemas::{KeyId, Outcome};
 
 use super::{
-    Kept,
+    SharedState,
     ask::{strip, whole},
-    owners::What,
+    owners::ItemKind,
     sessions::Session,
 };
 use crate::http::frames::{self, Frames, is_events};
 
 /// One answer on its way.
 pub struct Back {
-    pub kept: Arc<Kept>,
+    pub kept: Arc<SharedState>,
     pub server: Arc<str>,
     pub session: Option<Arc<Session>>,
     pub key: KeyId,
@@ -80,7 +80,7 @@ impl Back {
             && self.id.as_ref().is_none_or(|asked| *asked == id.key())
             && let Some(made) = task::created(message)
         {
-            self.kept.owners.learn(self.key, What::Task, made, &self.server);
+            self.kept.owners.learn(self.key, ItemKind::Task, made, &self.server);
         }
     }
 }

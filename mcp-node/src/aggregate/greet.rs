@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 
 use super::{
     Aggregate, LISTS, Member,
-    ask::No,
-    sessions::{At, Session},
+    ask::MemberError,
+    sessions::{MemberSession, Session},
 };
 use crate::{
     bridge::messages::{self, LAST_OLD, META_SERVER, implementation},
@@ -30,7 +30,7 @@ use crate::{
 struct Greeted<'a> {
     said: Vec<(&'a str, Greeting)>,
     missing: Vec<&'a str>,
-    first: Option<No>,
+    first: Option<MemberError>,
 }
 
 impl Aggregate {
@@ -42,7 +42,7 @@ impl Aggregate {
         let Kind::Request { id, .. } = &post.kind else { return Err(Refusal::MethodNotFound) };
         self.sweep();
         let session = Session::try_new(post)?;
-        let begun = Begun { all: self.clone(), session: Some(session.clone()) };
+        let begun = NewSession { all: self.clone(), session: Some(session.clone()) };
         let asking = self.members.iter().map(|member| {
             let session = &session;
             async move {
@@ -52,7 +52,7 @@ impl Aggregate {
                 (
                     member,
                     greeted.map(|(at, greeting)| {
-                        *part = Some(Arc::<At>::new(at));
+                        *part = Some(Arc::<MemberSession>::new(at));
                         greeting
                     }),
                 )
@@ -112,7 +112,7 @@ impl Aggregate {
 
     fn all_of<'a>(
         &self,
-        answered: Vec<(&'a Member, Result<Greeting, No>)>,
+        answered: Vec<(&'a Member, Result<Greeting, MemberError>)>,
         method: &str,
     ) -> Greeted<'a> {
         let mut greeted = Greeted { said: vec![], missing: vec![], first: None };
@@ -154,18 +154,18 @@ impl Aggregate {
 }
 
 /// A session that begins; dropped, what has begun of it ends.
-struct Begun {
+struct NewSession {
     all: Arc<Aggregate>,
     session: Option<Arc<Session>>,
 }
 
-impl Begun {
+impl NewSession {
     fn stays(mut self) {
         self.session = None;
     }
 }
 
-impl Drop for Begun {
+impl Drop for NewSession {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             let all = self.all.clone();

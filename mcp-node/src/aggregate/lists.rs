@@ -18,7 +18,7 @@ use mcp_node_core::{
     splice,
 };
 
-use super::{Aggregate, Member, TWICE, ask::No, owners::What, sessions::Session};
+use super::{Aggregate, Member, TWICE, ask::MemberError, owners::ItemKind, sessions::Session};
 use crate::{
     bridge::{messages, wire_id},
     http::{Kind, Post, answer},
@@ -36,7 +36,7 @@ struct Answers<'a> {
     said: Vec<(&'a Member, Vec<Bytes>)>,
     missing: Vec<&'a Member>,
     /// Why the first has no part in it.
-    first: Option<No>,
+    first: Option<MemberError>,
 }
 
 impl Aggregate {
@@ -129,7 +129,7 @@ impl Aggregate {
                 Err(no) => {
                     self.misses(member, list.method, &no);
                     answers.missing.push(member);
-                    if answers.first.as_ref().is_none_or(No::is_none_here) {
+                    if answers.first.as_ref().is_none_or(MemberError::is_none_here) {
                         answers.first = Some(no);
                     }
                 }
@@ -147,7 +147,7 @@ impl Aggregate {
         mut place: Option<String>,
         list: &List,
         whole: bool,
-    ) -> Result<Vec<Bytes>, No> {
+    ) -> Result<Vec<Bytes>, MemberError> {
         let (mut pages, mut held) = (vec![], 0);
         loop {
             let mut asked = post.clone();
@@ -188,7 +188,7 @@ impl Aggregate {
         let parts: Vec<Part<'_>> = parts.collect();
         let missing: Vec<&str> = missing.iter().map(|member| &*member.name).collect();
         let merged = merged(list, &parts, &missing);
-        let (key, what) = (post.inbound.caller.state().key, What::of(list));
+        let (key, what) = (post.inbound.caller.state().key, ItemKind::of(list));
         if !list.is_prefixed || self.may_clash {
             for (name, at) in merged.offers {
                 self.kept.owners.learn(key, what, name, &said[at].0.name);
@@ -212,14 +212,16 @@ impl Aggregate {
     }
 
     /// Notes that a server should have answered and did not.
-    pub(super) fn misses(&self, member: &Member, method: &str, no: &No) {
+    pub(super) fn misses(&self, member: &Member, method: &str, no: &MemberError) {
         let server = member.name.to_string();
         metrics::counter!("mcp_aggregate_missing_total", "server" => server).increment(1);
         let (server, why) = (
             &*member.name,
             match no {
-                No::Refused(refusal) => refusal.reason().to_owned(),
-                No::Said(error) => format!("error {}", splice::code(error).unwrap_or_default()),
+                MemberError::Refused(refusal) => refusal.reason().to_owned(),
+                MemberError::Said(error) => {
+                    format!("error {}", splice::code(error).unwrap_or_default())
+                }
             },
         );
         tracing::warn!(server, method, why, "A server is left out of an answer");
@@ -230,14 +232,14 @@ impl Aggregate {
         &self,
         session: Option<&Arc<Session>>,
         post: &Post,
-        what: What,
+        what: ItemKind,
         name: &'n str,
     ) -> Option<(&Member, &'n str)> {
         let prefixes = self.members.iter().map(|member| &*member.prefix);
         let fitting = names::candidates(prefixes, name);
         let mut at = *fitting.first()?;
         if fitting.len() > 1 {
-            let list = if what == What::Tool { &TOOLS } else { &PROMPTS };
+            let list = if what == ItemKind::Tool { &TOOLS } else { &PROMPTS };
             let key = post.inbound.caller.state().key;
             let known = || {
                 let owner = self.kept.owners.get(key, what, name)?;

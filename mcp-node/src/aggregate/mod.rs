@@ -42,9 +42,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    ask::No,
+    ask::MemberError,
     back::Back,
-    owners::{Owners, What},
+    owners::{ItemKind, Owners},
     sessions::{Session, Sessions},
 };
 use crate::{
@@ -72,7 +72,7 @@ pub struct Member {
 
 /// What stays when the servers change.
 #[derive(Default)]
-pub struct Kept {
+pub struct SharedState {
     sessions: Sessions,
     owners: Owners,
     /// Names of which it was said that two servers have them.
@@ -90,7 +90,7 @@ pub struct Aggregate {
     /// One name can be for two of them.
     may_clash: bool,
     settings: UpstreamSettings,
-    kept: Arc<Kept>,
+    kept: Arc<SharedState>,
 }
 
 impl Aggregate {
@@ -121,7 +121,7 @@ impl Aggregate {
         Self::over(members, settings, self.kept.clone())
     }
 
-    fn over(members: Vec<Member>, settings: UpstreamSettings, kept: Arc<Kept>) -> Arc<Self> {
+    fn over(members: Vec<Member>, settings: UpstreamSettings, kept: Arc<SharedState>) -> Arc<Self> {
         let prefixes: Vec<&str> = members.iter().map(|member| &*member.prefix).collect();
         let may_clash = names::may_clash(&prefixes);
         Arc::new(Self { members, may_clash, settings, kept })
@@ -219,17 +219,17 @@ impl Aggregate {
             "subscriptions/listen" if post.inbound.is_modern() => self.listen(post).await,
             "ping" => Ok(done(post)),
             "logging/setLevel" => self.set_level(session, post).await,
-            "tools/call" => self.named(session, post, What::Tool, target).await,
-            "prompts/get" => self.named(session, post, What::Prompt, target).await,
+            "tools/call" => self.named(session, post, ItemKind::Tool, target).await,
+            "prompts/get" => self.named(session, post, ItemKind::Prompt, target).await,
             "completion/complete" => self.complete(session, post).await,
-            "resources/read" => self.in_turn(session, post, wanted(What::Resource)).await,
+            "resources/read" => self.in_turn(session, post, wanted(ItemKind::Resource)).await,
             "resources/subscribe" | "resources/unsubscribe" => {
                 let params = messages::params(&post.body).unwrap_or_default();
-                let uri = messages::text(&params, "uri").map(|uri| (What::Resource, uri));
+                let uri = messages::text(&params, "uri").map(|uri| (ItemKind::Resource, uri));
                 self.in_turn(session, post, uri).await
             }
             task if task.starts_with("tasks/") => {
-                self.in_turn(session, post, wanted(What::Task)).await
+                self.in_turn(session, post, wanted(ItemKind::Task)).await
             }
             _ => self.in_turn(session, post, None).await,
         }
@@ -240,7 +240,7 @@ impl Aggregate {
         &self,
         session: Option<&Arc<Session>>,
         post: &Post,
-        what: What,
+        what: ItemKind,
         name: Option<&str>,
     ) -> Result<Response, Refusal> {
         let missing = Refusal::InvalidParams("`params.name` must be a text of 1 to 512 bytes.");
@@ -266,16 +266,16 @@ impl Aggregate {
     ) -> Result<Response, Refusal> {
         match tag::completes(&post.body).map_err(|_| TWICE)? {
             Some(About::Prompt(name)) => {
-                let whose = self.whose(session, post, What::Prompt, &name).await;
+                let whose = self.whose(session, post, ItemKind::Prompt, &name).await;
                 let Some((member, own)) = whose else {
-                    return Ok(unknown(post, What::Prompt, &name));
+                    return Ok(unknown(post, ItemKind::Prompt, &name));
                 };
                 let mut sent = post.clone();
                 sent.body = names::with_ref_name(&post.body, own).ok_or(TWICE)?.into();
                 self.forward(session, member, &sent).await
             }
             Some(About::Resource(uri)) => {
-                self.in_turn(session, post, Some((What::Resource, uri))).await
+                self.in_turn(session, post, Some((ItemKind::Resource, uri))).await
             }
             None => self.in_turn(session, post, None).await,
         }
@@ -295,7 +295,7 @@ impl Aggregate {
         for answered in join_all(asking).await {
             match answered {
                 Ok(_) => return Ok(done(post)),
-                Err(no) if first.as_ref().is_none_or(No::is_none_here) => first = Some(no),
+                Err(no) if first.as_ref().is_none_or(MemberError::is_none_here) => first = Some(no),
                 Err(_) => {}
             }
         }
@@ -371,9 +371,9 @@ fn done(post: &Post) -> Response {
 }
 
 /// A name that no server can have, as servers say it.
-fn unknown(post: &Post, what: What, name: &str) -> Response {
+fn unknown(post: &Post, what: ItemKind, name: &str) -> Response {
     let Kind::Request { id, .. } = &post.kind else { return StatusCode::ACCEPTED.into_response() };
-    let kind = if what == What::Tool { "tool" } else { "prompt" };
+    let kind = if what == ItemKind::Tool { "tool" } else { "prompt" };
     let error = json!({ "code": -32602, "message": format!("Unknown {kind}: {name}") });
     let body = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, id.raw);
     answer::json(StatusCode::OK, body)

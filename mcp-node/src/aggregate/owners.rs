@@ -16,7 +16,7 @@ const MOST: usize = 65_536;
 
 /// What a server can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum What {
+pub enum ItemKind {
     Tool,
     Prompt,
     /// An address, or the template of addresses.
@@ -24,7 +24,7 @@ pub enum What {
     Task,
 }
 
-impl What {
+impl ItemKind {
     /// What a list lists.
     pub fn of(list: &List) -> Self {
         match list.method {
@@ -36,26 +36,26 @@ impl What {
     }
 }
 
-type Place = (KeyId, What, String);
+type Place = (KeyId, ItemKind, String);
 
 #[derive(Default)]
-struct Known {
+struct Owner {
     by_place: HashMap<Place, Arc<str>>,
     order: VecDeque<Place>,
 }
 
 /// What is known.
 #[derive(Default)]
-pub struct Owners(Mutex<Known>);
+pub struct Owners(Mutex<Owner>);
 
 impl Owners {
     /// The server that has it, by name.
-    pub fn get(&self, key: KeyId, what: What, name: &str) -> Option<Arc<str>> {
+    pub fn get(&self, key: KeyId, what: ItemKind, name: &str) -> Option<Arc<str>> {
         self.0.lock().by_place.get(&(key, what, name.to_owned())).cloned()
     }
 
     /// This server has it.
-    pub fn learn(&self, key: KeyId, what: What, name: String, server: &Arc<str>) {
+    pub fn learn(&self, key: KeyId, what: ItemKind, name: String, server: &Arc<str>) {
         let mut known = self.0.lock();
         let place = (key, what, name);
         if known.by_place.insert(place.clone(), server.clone()).is_some() {
@@ -80,15 +80,15 @@ mod tests {
     fn the_oldest_are_forgotten_and_one_key_knows_nothing_of_another() {
         let (owners, key) = (Owners::default(), KeyId(Uuid::from_u128(1)));
         let (one, two): (Arc<str>, Arc<str>) = ("one".into(), "two".into());
-        owners.learn(key, What::Tool, "x".into(), &one);
-        owners.learn(key, What::Tool, "x".into(), &two);
-        assert_eq!(owners.get(key, What::Tool, "x"), Some(two.clone()), "the last word holds");
-        assert_eq!(owners.get(key, What::Prompt, "x"), None);
-        assert_eq!(owners.get(KeyId(Uuid::from_u128(2)), What::Tool, "x"), None);
+        owners.learn(key, ItemKind::Tool, "x".into(), &one);
+        owners.learn(key, ItemKind::Tool, "x".into(), &two);
+        assert_eq!(owners.get(key, ItemKind::Tool, "x"), Some(two.clone()), "the last word holds");
+        assert_eq!(owners.get(key, ItemKind::Prompt, "x"), None);
+        assert_eq!(owners.get(KeyId(Uuid::from_u128(2)), ItemKind::Tool, "x"), None);
         for number in 0..MOST {
-            owners.learn(key, What::Task, number.to_string(), &one);
+            owners.learn(key, ItemKind::Task, number.to_string(), &one);
         }
-        assert_eq!(owners.get(key, What::Tool, "x"), None, "there is an end to it");
-        assert_eq!(owners.get(key, What::Task, "0"), Some(one));
+        assert_eq!(owners.get(key, ItemKind::Tool, "x"), None, "there is an end to it");
+        assert_eq!(owners.get(key, ItemKind::Task, "0"), Some(one));
     }
 }

@@ -28,14 +28,14 @@ const FIRST_NAMED: &str = "2025-06-18";
 
 /// Where one server stands in a session.
 #[derive(Debug)]
-pub struct At {
+pub struct MemberSession {
     /// The server's own id of the session; `None` = it needs none.
     pub id: Option<HeaderValue>,
     /// The revision that it has agreed to.
     pub version: Option<String>,
 }
 
-impl At {
+impl MemberSession {
     /// Puts it on a request to that server, in the place of what the client says of ours.
     pub fn put(&self, headers: &mut HeaderMap) {
         headers.remove(SESSION);
@@ -52,7 +52,7 @@ impl At {
 }
 
 /// A server's part of a session; locked while it begins, so that it begins once.
-pub type Part = Arc<tokio::sync::Mutex<Option<Arc<At>>>>;
+pub type Part = Arc<tokio::sync::Mutex<Option<Arc<MemberSession>>>>;
 
 /// One session.
 pub struct Session {

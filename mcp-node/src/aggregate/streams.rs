@@ -26,8 +26,8 @@ use tokio::{
 };
 
 use super::{
-    Aggregate, Kept, LISTS, Member,
-    ask::{No, whole},
+    Aggregate, LISTS, Member, SharedState,
+    ask::{MemberError, whole},
     back,
     sessions::Session,
     subscriptions::Subscription,
@@ -63,7 +63,7 @@ pub enum Part {
 /// A stream and those who feed it.
 #[derive(Clone)]
 pub struct Feeding {
-    pub kept: Arc<Kept>,
+    pub kept: Arc<SharedState>,
     pub whose: Whose,
     pub to: mpsc::Sender<Bytes>,
     /// The last event of each server.
@@ -124,7 +124,7 @@ impl Aggregate {
         inbound: &Inbound,
         member: &Member,
         last: Option<String>,
-    ) -> Result<Part, No> {
+    ) -> Result<Part, MemberError> {
         let open = async |lost| {
             let at = self.begun(session, member, lost).await?;
             let mut inbound = inbound.clone();
@@ -147,14 +147,14 @@ impl Aggregate {
     }
 
     /// A part that is open, if the answer is a stream.
-    pub(super) async fn part(&self, response: Response) -> Result<Part, No> {
+    pub(super) async fn part(&self, response: Response) -> Result<Part, MemberError> {
         let most = self.settings.max_answer_bytes;
         if response.status().is_success() && is_events(response.headers()) {
             return Ok(Part::Open(Frames::of(response.into_body(), most), Map::new()));
         }
         let body = whole(response, most).await?;
         match read(&body) {
-            Ok(Message::Answer { .. }) => Err(No::Said(body)),
+            Ok(Message::Answer { .. }) => Err(MemberError::Said(body)),
             _ => Err(Refusal::UpstreamInvalid.into()),
         }
     }
@@ -285,7 +285,7 @@ impl Feeding {
         }
     }
 
-    async fn open(&self, all: &Arc<Aggregate>, member: &Member) -> Result<Part, No> {
+    async fn open(&self, all: &Arc<Aggregate>, member: &Member) -> Result<Part, MemberError> {
         match &self.whose {
             Whose::Session(session, inbound) => {
                 let last = self.places.lock().get(&*member.name).cloned();

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Aggregate, LISTS, Member,
-    ask::No,
+    ask::MemberError,
     streams::{Feeding, Part, Whose},
 };
 use crate::{
@@ -109,7 +109,11 @@ impl Aggregate {
     }
 
     /// Opens a server's part of a subscription, as far as its acknowledgement.
-    pub(super) async fn subscribed(&self, post: &Post, member: &Member) -> Result<Part, No> {
+    pub(super) async fn subscribed(
+        &self,
+        post: &Post,
+        member: &Member,
+    ) -> Result<Part, MemberError> {
         let response = self.ask(None, member, post).await?;
         let Part::Open(mut frames, _) = self.part(response).await? else { return Ok(Part::Never) };
         while let Some(Ok(frame)) = frames.next().await {
@@ -122,7 +126,7 @@ impl Aggregate {
                     return Ok(Part::Open(frames, tells.unwrap_or_default()));
                 }
                 Ok(Message::Answer { answer: Answer::Error, .. }) => {
-                    return Err(No::Said(data.into_owned().into()));
+                    return Err(MemberError::Said(data.into_owned().into()));
                 }
                 Ok(Message::Answer { .. }) => return Ok(Part::Never),
                 _ => {}

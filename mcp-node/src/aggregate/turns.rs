@@ -14,7 +14,7 @@ use mcp_node_core::{
 use super::{
     Aggregate, Member,
     ask::{NO_METHOD, whole},
-    owners::What,
+    owners::ItemKind,
     sessions::Session,
 };
 use crate::http::{
@@ -26,7 +26,7 @@ use crate::http::{
 const NOT_FOUND: [i64; 3] = [NO_METHOD, -32602, -32002];
 
 /// What one server says to it.
-enum Said {
+enum TurnAnswer {
     /// Something: this, and whether it is a result.
     This(Response, bool),
     NotFound(Result<Response, Refusal>),
@@ -41,7 +41,7 @@ impl Aggregate {
         &self,
         session: Option<&Arc<Session>>,
         post: &Post,
-        wanted: Option<(What, String)>,
+        wanted: Option<(ItemKind, String)>,
     ) -> Result<Response, Refusal> {
         let key = post.inbound.caller.state().key;
         let owner = wanted.as_ref().and_then(|(what, name)| self.kept.owners.get(key, *what, name));
@@ -51,13 +51,13 @@ impl Aggregate {
         let (mut nobody, mut failed) = (None, None);
         for member in &self.members {
             match self.turn(session, member, post).await {
-                Ok(Said::This(response, is_result)) => {
+                Ok(TurnAnswer::This(response, is_result)) => {
                     if let Some((what, name)) = wanted.filter(|_| is_result) {
                         self.kept.owners.learn(key, what, name, &member.name);
                     }
                     return Ok(response);
                 }
-                Ok(Said::NotFound(response)) => drop(nobody.get_or_insert(response)),
+                Ok(TurnAnswer::NotFound(response)) => drop(nobody.get_or_insert(response)),
                 Err(refusal) => drop(failed.get_or_insert(refusal)),
             }
         }
@@ -74,11 +74,11 @@ impl Aggregate {
         session: Option<&Arc<Session>>,
         member: &Member,
         post: &Post,
-    ) -> Result<Said, Refusal> {
+    ) -> Result<TurnAnswer, Refusal> {
         let response = match self.forward(session, member, post).await {
             Ok(response) => response,
             Err(refusal @ (Refusal::MethodNotFound | Refusal::InvalidParams(_))) => {
-                return Ok(Said::NotFound(Err(refusal)));
+                return Ok(TurnAnswer::NotFound(Err(refusal)));
             }
             Err(refusal) => return Err(refusal),
         };
@@ -144,11 +144,11 @@ enum First {
 }
 
 impl First {
-    fn as_said(self, response: Response) -> Said {
+    fn as_said(self, response: Response) -> TurnAnswer {
         match self {
-            Self::NotFound => Said::NotFound(Ok(response)),
-            Self::Result => Said::This(response, true),
-            Self::Nothing | Self::Other => Said::This(response, false),
+            Self::NotFound => TurnAnswer::NotFound(Ok(response)),
+            Self::Result => TurnAnswer::This(response, true),
+            Self::Nothing | Self::Other => TurnAnswer::This(response, false),
         }
     }
 }

@@ -6,7 +6,7 @@ use mcp_node_core::Refusal;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::link::Opened;
+use super::link::Conversation;
 use crate::upstream::Server;
 
 /// For how long an answer is believed: servers are replaced while we run.
@@ -52,7 +52,7 @@ impl Eras {
         if let Some(era) = self.known() {
             return Ok(era);
         }
-        let era = Opened::probe(server).await?;
+        let era = Conversation::probe(server).await?;
         tracing::info!(?era, "The server's era is known");
         self.learn(era);
         Ok(era)

@@ -30,7 +30,7 @@ pub enum Link {
 }
 
 /// A conversation that has begun.
-pub struct Opened {
+pub struct Conversation {
     pub link: Link,
     pub era: Era,
     /// The answer to `initialize` or `server/discover`.
@@ -127,7 +127,7 @@ impl Link {
     }
 }
 
-impl Opened {
+impl Conversation {
     /// What the server speaks.
     pub async fn probe(server: &Server) -> Result<Era, Refusal> {
         match server {

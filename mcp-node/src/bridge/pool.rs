@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::{
     Era,
-    link::{Link, Opened, wire_id},
+    link::{Conversation, Link, wire_id},
 };
 use crate::{
     access::Grant,
@@ -86,8 +86,8 @@ impl Pool {
         if before >= self.settings.max_sessions {
             return Err(Refusal::TooManySessions);
         }
-        let begun = Opened::begin(&self.server, Some(grant), capabilities, Some(era)).await?;
-        let Opened { link, era, hello } = begun;
+        let begun = Conversation::begin(&self.server, Some(grant), capabilities, Some(era)).await?;
+        let Conversation { link, era, hello } = begun;
         pooled.held =
             Some(Held { link, era, hello, asked: AtomicU64::new(1), since: Instant::now() });
         Ok(pooled)

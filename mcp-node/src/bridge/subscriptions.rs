@@ -25,7 +25,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// What a client wants to be told of.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Wanted {
+struct WantedNotices {
     #[serde(skip_serializing_if = "Option::is_none")]
     tools_list_changed: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,7 +36,7 @@ struct Wanted {
     resource_subscriptions: Option<Vec<String>>,
 }
 
-impl Wanted {
+impl WantedNotices {
     fn wants(&self, method: &str) -> bool {
         match method {
             "notifications/tools/list_changed" => self.tools_list_changed == Some(true),
@@ -52,7 +52,7 @@ impl Wanted {
 struct Open {
     conversation: Pooled,
     messages: mpsc::Receiver<Bytes>,
-    wanted: Wanted,
+    wanted: WantedNotices,
     id: String,
     stopping: CancellationToken,
     /// What is said before anything else.
@@ -70,7 +70,8 @@ pub async fn listen(
     era: Era,
 ) -> Result<Response, Refusal> {
     let params = messages::params(&post.body).unwrap_or_default();
-    let wanted = params.get("notifications").map(|raw| serde_json::from_str::<Wanted>(raw.get()));
+    let wanted =
+        params.get("notifications").map(|raw| serde_json::from_str::<WantedNotices>(raw.get()));
     let mut wanted = wanted
         .transpose()
         .map_err(|_| Refusal::InvalidParams("`notifications` says what the client wants to hear."))?

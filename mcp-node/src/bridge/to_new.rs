@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::{modern_call::ModernCall, session::Session};
-use super::{Era, link::Opened, messages};
+use super::{Era, link::Conversation, messages};
 use crate::{
     call::{ClientEnd, Driver, InFlightCall, Owed, QuotaHints, Tasks},
     http::{Inbound, Kind, Post, RequestId, SESSION, answer},
@@ -72,7 +72,7 @@ impl ToNew {
         let key = post.inbound.caller.state().key;
         let grant = post.inbound.grant();
         let opened =
-            Opened::begin(&self.server, Some(&grant), &capabilities, Some(Era::New)).await?;
+            Conversation::begin(&self.server, Some(&grant), &capabilities, Some(Era::New)).await?;
         let version = messages::text(&said, "protocolVersion").unwrap_or_default();
         let told = messages::initialized(&id.raw, &opened.hello, &version);
         let told = told.ok_or(Refusal::UpstreamInvalid)?;

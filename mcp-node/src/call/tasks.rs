@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use schemas::{KeyId, Outcome};
 
 use crate::{
-    keys::Known,
+    keys::KeyEntry,
     meter::{Call, Meter, Origin},
     traces::Traced,
 };
@@ -52,7 +52,7 @@ impl Default for Tasks {
 pub struct TaskPoll {
     pub tasks: Arc<Tasks>,
     pub meter: Meter,
-    pub caller: Arc<Known>,
+    pub caller: Arc<KeyEntry>,
     pub method: &'static str,
     /// The task that it asks for, if it asks for one.
     pub id: Option<String>,

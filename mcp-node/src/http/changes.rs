@@ -18,14 +18,14 @@ use super::{
     answer,
     frames::{self, Frames, is_events},
 };
-use crate::{bridge::messages, keys::Known};
+use crate::{bridge::messages, keys::KeyEntry};
 
 const CHANGED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
 
 /// A stream that is told of changes.
-struct Told {
+struct ListeningStream {
     frames: Frames,
-    known: Arc<Known>,
+    known: Arc<KeyEntry>,
     /// As of what was told last.
     state: Arc<KeyState>,
     listening: Listening,
@@ -45,14 +45,19 @@ enum Listening {
 
 /// A stream that a client listens on; `asked` = the id of its `subscriptions/listen`, `None` = a session's own stream.
 /// `most` = the largest event. Unit: bytes.
-pub fn told(response: Response, known: &Arc<Known>, asked: Option<&str>, most: usize) -> Response {
+pub fn told(
+    response: Response,
+    known: &Arc<KeyEntry>,
+    asked: Option<&str>,
+    most: usize,
+) -> Response {
     if !is_events(response.headers()) {
         return response;
     }
     let listening = asked.map_or(Listening::Session, |id| Listening::Asked(id.to_owned()));
     let (head, body) = response.into_parts();
     let (known, state) = (known.clone(), known.state());
-    let told = Told { frames: Frames::of(body, most), known, state, listening };
+    let told = ListeningStream { frames: Frames::of(body, most), known, state, listening };
     let frames = stream::unfold(told, |mut told| async {
         let frame = told.next().await?;
         Some((frame, told))
@@ -60,7 +65,7 @@ pub fn told(response: Response, known: &Arc<Known>, asked: Option<&str>, most: u
     Response::from_parts(head, frames::body(frames))
 }
 
-impl Told {
+impl ListeningStream {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             tokio::select! {
@@ -110,7 +115,7 @@ impl Told {
 }
 
 /// Returns when the key may call other things than it could; with its state then.
-async fn changed(known: &Known, since: &KeyState) -> Arc<KeyState> {
+async fn changed(known: &KeyEntry, since: &KeyState) -> Arc<KeyState> {
     loop {
         let changed = known.changed.notified();
         tokio::pin!(changed);

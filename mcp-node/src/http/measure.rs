@@ -66,7 +66,7 @@ pub struct Measured {
 
 /// The size of a request.
 enum Size {
-    Known(u64),
+    KeyEntry(u64),
     /// It comes in chunks, which are counted.
     Counted(Arc<AtomicU64>),
 }
@@ -81,7 +81,7 @@ impl Measured {
         if let Some(bytes) = request.body().size_hint().exact() {
             return (
                 request.map(Body::new),
-                Some(Self { began, size: Size::Known(bytes), sent: 0 }),
+                Some(Self { began, size: Size::KeyEntry(bytes), sent: 0 }),
             );
         }
         let bytes = Arc::new(AtomicU64::new(0));
@@ -105,7 +105,7 @@ fn is_measured(request: &Request<Incoming>) -> bool {
 impl Drop for Measured {
     fn drop(&mut self) {
         let bytes = match &self.size {
-            Size::Known(bytes) => *bytes,
+            Size::KeyEntry(bytes) => *bytes,
             Size::Counted(bytes) => bytes.load(Relaxed),
         };
         HISTOGRAMS.request_duration.record(self.began.elapsed());

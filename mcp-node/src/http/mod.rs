@@ -59,7 +59,7 @@ pub use self::{
 };
 use crate::{
     access::{Access, Grant},
-    keys::Known,
+    keys::KeyEntry,
     meter::Meter,
     traces::Traces,
     upstream::{Signer, Upstream},
@@ -120,7 +120,7 @@ impl Door {
 /// A request whose caller is known.
 #[derive(Clone)]
 pub struct Inbound {
-    pub caller: Arc<Known>,
+    pub caller: Arc<KeyEntry>,
     /// The scopes of the token that it came with; `None` = it came with the key itself.
     pub scopes: Option<Arc<[String]>>,
     pub headers: HeaderMap,

@@ -22,7 +22,7 @@ use crate::{
     access::Access,
     call::{TaskPoll, Tasks},
     clock,
-    keys::Known,
+    keys::KeyEntry,
     meter::{Call, Meter, Origin, Permit},
     traces::Traced,
 };
@@ -205,7 +205,7 @@ pub(super) async fn serve_message(
 
 /// What the log line of a refused request says.
 struct RefusalLog {
-    caller: Arc<Known>,
+    caller: Arc<KeyEntry>,
     connection: u64,
     client: Option<IpAddr>,
     method: Option<String>,

@@ -15,7 +15,7 @@ use schemas::{KeyState, LeaseId, LeaseRefusal, RateLimits};
 use uuid::Uuid;
 
 use super::{Call, Permit, Shared, bounds::Taken, rules::Rules};
-use crate::keys::Known;
+use crate::keys::KeyEntry;
 
 /// A refusal that may change: why, and after how long to try again (`None` = when something changes).
 pub(super) type Waits = (Refusal, Option<Duration>);
@@ -23,7 +23,7 @@ pub(super) type Waits = (Refusal, Option<Duration>);
 impl Shared {
     pub(super) fn try_take(
         self: &Arc<Self>,
-        known: &Arc<Known>,
+        known: &Arc<KeyEntry>,
         state: &Arc<KeyState>,
         call: Call<'_>,
         rules: &Arc<Rules>,
@@ -71,7 +71,7 @@ impl Shared {
     /// What refuses a call whatever its key holds.
     fn check(
         &self,
-        known: &Known,
+        known: &KeyEntry,
         state: &KeyState,
         call: Call<'_>,
         rules: &Rules,
@@ -91,7 +91,7 @@ impl Shared {
     }
 
     /// A unit that was taken for nothing.
-    fn give_back(self: &Arc<Self>, known: &Arc<Known>, unit: Option<Unit>) {
+    fn give_back(self: &Arc<Self>, known: &Arc<KeyEntry>, unit: Option<Unit>) {
         let Some(unit) = unit else { return };
         let mut actions = Vec::new();
         known.book.lock().settle(unit, &BTreeMap::new(), &mut actions);
@@ -102,7 +102,7 @@ impl Shared {
 /// Takes a call of every bound there is.
 fn bounded(
     rules: &Rules,
-    known: &Known,
+    known: &KeyEntry,
     state: &KeyState,
     call: Call<'_>,
     limits: Option<RateLimits>,

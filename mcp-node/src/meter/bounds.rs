@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use schemas::{RateLimits, TenantId};
 
 use super::MeterSettings;
-use crate::keys::Known;
+use crate::keys::KeyEntry;
 
 const STRIPES: usize = 16;
 
@@ -48,7 +48,7 @@ impl Bounds {
     /// The first bound that is met, and whose it is.
     pub fn take(
         &self,
-        known: &Known,
+        known: &KeyEntry,
         limits: Option<RateLimits>,
         (tenant, connection): (TenantId, u64),
         now_ms: u64,
@@ -92,7 +92,7 @@ impl Bounds {
     }
 
     /// The call has ended.
-    pub fn done(&self, known: &Known, taken: Taken) {
+    pub fn done(&self, known: &KeyEntry, taken: Taken) {
         if taken.key {
             known.rate.lock().done();
         }

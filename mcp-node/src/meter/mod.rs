@@ -37,9 +37,9 @@ pub(crate) use self::backoff::Behaviour;
 pub use self::{permit::Permit, settings::MeterSettings};
 use self::{refusals::Refusals, rules::Rules};
 use crate::{
-    ask::{Asked, Askers},
+    ask::{Askers, QueuedLeaseAsk},
     clock::Clock,
-    keys::{Keys, Known},
+    keys::{KeyEntry, Keys},
     labels::Labels,
     reach::{Missing, Reach},
     spool::{CannotRecord, Spool},
@@ -100,7 +100,7 @@ pub(crate) struct Shared {
     pub told_of_meters_ms: AtomicU64,
     pub in_flight: AtomicU64,
     pub settled: Notify,
-    ticking: Mutex<Vec<Arc<Known>>>,
+    ticking: Mutex<Vec<Arc<KeyEntry>>>,
     draining: AtomicBool,
     pub labels: Labels,
     /// Raised when the node must stop: its epoch has ended elsewhere, or another process is this node.
@@ -143,7 +143,7 @@ impl Meter {
     ///
     /// # Errors
     /// See [`gate::check_key`]; an unknown key is refused as a revoked one.
-    pub fn authenticate(&self, secret: &str) -> Result<Arc<Known>, Refusal> {
+    pub fn authenticate(&self, secret: &str) -> Result<Arc<KeyEntry>, Refusal> {
         let Some(known) = self.shared.keys.find(secret) else {
             let why = if is_well_formed(secret) { "unknown" } else { "malformed" };
             metrics::counter!("mcp_secrets_refused_total", "why" => why).increment(1);
@@ -156,12 +156,12 @@ impl Meter {
     ///
     /// # Errors
     /// As for [`Meter::authenticate`].
-    pub fn authenticate_key(&self, key: KeyId) -> Result<Arc<Known>, Refusal> {
+    pub fn authenticate_key(&self, key: KeyId) -> Result<Arc<KeyEntry>, Refusal> {
         let known = self.shared.keys.best(key, self.shared.clock.now().wall);
         self.checked(known.ok_or(Refusal::Unauthorized)?)
     }
 
-    fn checked(&self, known: Arc<Known>) -> Result<Arc<Known>, Refusal> {
+    fn checked(&self, known: Arc<KeyEntry>) -> Result<Arc<KeyEntry>, Refusal> {
         let state = known.state();
         match gate::check_key(&state, self.shared.clock.now().wall) {
             Ok(()) => Ok(known),
@@ -178,7 +178,7 @@ impl Meter {
     ///
     /// # Errors
     /// The key's state or list of tools forbids it, its quota is spent, or no lease could be had.
-    pub async fn admit(&self, known: &Arc<Known>, call: Call<'_>) -> Result<Permit, Refusal> {
+    pub async fn admit(&self, known: &Arc<KeyEntry>, call: Call<'_>) -> Result<Permit, Refusal> {
         let admitted = self.try_admit(known, call).await;
         if let Err(refusal) = &admitted {
             if *refusal == Refusal::LedgerUnreachable {
@@ -189,7 +189,7 @@ impl Meter {
         admitted
     }
 
-    async fn try_admit(&self, known: &Arc<Known>, call: Call<'_>) -> Result<Permit, Refusal> {
+    async fn try_admit(&self, known: &Arc<KeyEntry>, call: Call<'_>) -> Result<Permit, Refusal> {
         if call.tool.len() > LONGEST_NAME {
             return Err(Refusal::InvalidParams("The tool's name is too long."));
         }
@@ -221,7 +221,7 @@ impl Meter {
     }
 
     /// Records that a call was refused by a rule that the meter does not know.
-    pub fn refused(&self, known: &Known, tool: &str, refusal: &Refusal) {
+    pub fn refused(&self, known: &KeyEntry, tool: &str, refusal: &Refusal) {
         self.shared.note_refused(&known.state(), tool, refusal);
     }
 
@@ -324,12 +324,13 @@ impl Shared {
     }
 
     /// Carries out what a key's leases ask for.
-    pub(crate) fn perform(self: &Arc<Self>, known: &Arc<Known>, actions: Vec<Action>) {
+    pub(crate) fn perform(self: &Arc<Self>, known: &Arc<KeyEntry>, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Ask(ask) => {
                     self.start_ticking(known);
-                    self.askers.ask(known.state().shard, Asked { ask, known: known.clone() });
+                    self.askers
+                        .ask(known.state().shard, QueuedLeaseAsk { ask, known: known.clone() });
                 }
                 Action::Close { lease, spent } => {
                     let state = known.state();
@@ -348,7 +349,7 @@ impl Shared {
     }
 
     /// The ledger has answered.
-    pub(crate) fn answered(self: &Arc<Self>, known: &Arc<Known>, answer: LeaseAnswer) {
+    pub(crate) fn answered(self: &Arc<Self>, known: &Arc<KeyEntry>, answer: LeaseAnswer) {
         let (now, mut actions) = (self.clock.now(), Vec::new());
         match answer {
             LeaseAnswer::Granted(lease) => known.book.lock().granted(now, &lease, &mut actions),
@@ -387,7 +388,7 @@ impl Shared {
         }
     }
 
-    fn start_ticking(&self, known: &Arc<Known>) {
+    fn start_ticking(&self, known: &Arc<KeyEntry>) {
         if !std::mem::replace(&mut *known.ticking.lock(), true) {
             self.ticking.lock().push(known.clone());
         }
@@ -395,7 +396,7 @@ impl Shared {
 
     fn tick_leases(self: &Arc<Self>) {
         let now = self.clock.now();
-        let looked_after: Vec<Arc<Known>> = std::mem::take(&mut *self.ticking.lock());
+        let looked_after: Vec<Arc<KeyEntry>> = std::mem::take(&mut *self.ticking.lock());
         let kept = looked_after.into_iter().filter(|known| {
             let mut actions = Vec::new();
             let mut ticking = known.ticking.lock();
@@ -410,7 +411,7 @@ impl Shared {
             self.perform(known, actions);
             keep
         });
-        let kept: Vec<Arc<Known>> = kept.collect();
+        let kept: Vec<Arc<KeyEntry>> = kept.collect();
         self.ticking.lock().extend(kept);
     }
 

@@ -16,7 +16,7 @@ use mcp_node_core::{
 use schemas::{KeyId, KeyState, MeterName, Outcome, Quantity, Record, Timestamp, UsageEvent};
 
 use super::{Call, Shared, bounds::Taken, rules::Rules};
-use crate::{keys::Known, spool::CannotRecord, traces::Traced};
+use crate::{keys::KeyEntry, spool::CannotRecord, traces::Traced};
 
 /// What a call is settled by.
 #[derive(Clone, Copy)]
@@ -30,7 +30,7 @@ enum Settled<'a> {
 #[must_use = "a permit that is dropped counts as a cancelled call"]
 pub struct Permit {
     shared: Arc<Shared>,
-    known: Arc<Known>,
+    known: Arc<KeyEntry>,
     state: Arc<KeyState>,
     /// What it takes of a lease; absent = it needs nothing of one.
     unit: Option<Unit>,
@@ -57,7 +57,7 @@ impl Permit {
     #[expect(clippy::too_many_arguments, reason = "one caller, which has just got them all")]
     pub(super) fn new(
         shared: &Arc<Shared>,
-        known: &Arc<Known>,
+        known: &Arc<KeyEntry>,
         state: &Arc<KeyState>,
         mut unit: Option<Unit>,
         call: Call<'_>,
