@@ -19,9 +19,9 @@ use mcp_node_core::breaker::BreakerSettings;
 use crate::{
     Node,
     access::Access,
-    http::{Door, DoorSettings, Doorway, service},
+    http::{DoorSettings, GatewayState, SharedGateway, service},
     traces::Traces,
-    upstream::{HttpUpstream, Server, Stamp, Upstream, UpstreamSettings},
+    upstream::{HttpUpstream, Server, Upstream, UpstreamHeaders, UpstreamSettings},
 };
 
 /// How a server is metered. The defaults are those of the gateway (its README).
@@ -102,9 +102,9 @@ where
         let MeteredSettings { door, upstream: settings, url, identity } = self.settings.clone();
         let local = server.map_response(|response: Response<B>| response.map(Body::new));
         let local = BoxCloneSyncService::new(local);
-        let stamp = Stamp { identity, ..Stamp::default() };
+        let stamp = UpstreamHeaders { identity, ..UpstreamHeaders::default() };
         let http = HttpUpstream::local(local, url, settings, stamp);
-        let opened = Door {
+        let opened = GatewayState {
             meter: self.meter.clone(),
             front: Arc::new(Upstream::new(Server::Http(http), settings)).into(),
             named: HashMap::new(),
@@ -114,6 +114,6 @@ where
             limits: Arc::default(),
             settings: door,
         };
-        service(Doorway::open(opened))
+        service(SharedGateway::open(opened))
     }
 }

@@ -14,7 +14,9 @@ use clap::Parser;
 use mcp_node::{
     Node,
     access::Access,
-    http::{AddressLimits, Door, Doorway, Tls, lanes::Lanes, listen_over, router},
+    http::{
+        AddressLimits, GatewayState, SharedGateway, Tls, lanes::WorkerThreads, listen_over, router,
+    },
     meter::Meter,
     spool::Folder,
     traces::Traces,
@@ -75,7 +77,7 @@ async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
     let folder = config.node.open_folder()?;
     let traces = config.traces.as_ref().map(|to| traces::Traces::start("mcp-node", to));
     let traces = traces.transpose()?;
-    let door = Doorway::default();
+    let door = SharedGateway::default();
     let closing = CancellationToken::new();
     let mut routes = router(door.clone());
     match &config.ops_listen {
@@ -90,7 +92,7 @@ async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
     let tls = config.tls.clone().map(Tls::try_new).transpose()?.map(Arc::new);
     let hangups = signal(SignalKind::hangup())?;
     // Held to the very end: connections that had to be cut end with it.
-    let lanes = Arc::new(Lanes::start()?);
+    let lanes = Arc::new(WorkerThreads::start()?);
     let (listening, stopped) = (config.listening, closing.clone());
     let limits = Arc::new(AddressLimits::new(config.door.addresses.clone()));
     let (over, on) = (tls.clone(), lanes.clone());
@@ -103,7 +105,7 @@ async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
     };
     let (node, servers) = started;
-    let opened = Door {
+    let opened = GatewayState {
         meter: node.meter().clone(),
         front: servers.front(),
         named: servers.named(),

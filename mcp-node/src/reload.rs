@@ -5,7 +5,7 @@
 
 use std::{error::Error, sync::Arc};
 
-use mcp_node::http::{Door, DoorSettings, Doorway, Tls};
+use mcp_node::http::{DoorSettings, GatewayState, SharedGateway, Tls};
 use runtime::telemetry;
 use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use crate::{
 /// What is changed.
 pub struct Reload {
     pub flags: Flags,
-    pub door: Doorway,
+    pub door: SharedGateway,
     pub servers: Servers,
     pub tls: Option<Arc<Tls>>,
     /// Cancelled when the node stops.
@@ -77,7 +77,8 @@ impl Reload {
             let settings = DoorSettings { loopback: before.settings.loopback, ..config.door };
             let limits = before.limits.clone();
             limits.change(settings.addresses.clone());
-            let door = Door { meter, front, named, access, signer, traces, limits, settings };
+            let door =
+                GatewayState { meter, front, named, access, signer, traces, limits, settings };
             self.door.set(door);
             servers.announce();
         }

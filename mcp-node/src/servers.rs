@@ -12,9 +12,9 @@ use std::{
 use axum::http::{HeaderName, HeaderValue, Uri};
 use mcp_node::{
     aggregate::{Aggregate, Member},
-    http::Front,
+    http::Endpoint,
     upstream::{
-        DuplexUpstream, HttpUpstream, Remote, Server, Signer, Stamp, Transport, Upstream,
+        DuplexUpstream, HttpUpstream, Remote, Server, Signer, Transport, Upstream, UpstreamHeaders,
         UpstreamSettings,
     },
 };
@@ -95,7 +95,7 @@ impl Servers {
 
     fn begin(&self, spec: &Spec) -> Arc<Upstream> {
         let settings = spec.settings;
-        let stamp = Stamp {
+        let stamp = UpstreamHeaders {
             fixed: spec.served.headers.clone(),
             identity: spec.identity,
             organization: spec.organization.clone(),
@@ -127,9 +127,9 @@ impl Servers {
     }
 
     /// What is at `/mcp`: the first server, or all as one.
-    pub fn front(&self) -> Front {
+    pub fn front(&self) -> Endpoint {
         if let Some(all) = &self.together {
-            return Front::All(all.clone());
+            return Endpoint::All(all.clone());
         }
         let (_, upstream) = self.running.first().expect("settings without a server are refused");
         upstream.clone().into()

@@ -19,7 +19,7 @@ use tokio::{sync::mpsc, time::Instant};
 use super::{
     Era, messages,
     messages::{addressed, answer as answered, cancelled, no_such_method, params, renewed},
-    parked::{Lot, Parked, Question},
+    parked::{PendingInput, PendingInputs, Question},
     pool::{Pool, Pooled},
 };
 use crate::{
@@ -38,7 +38,7 @@ const TWICE: Refusal =
 /// One request.
 pub struct LegacyCall {
     pool: Arc<Pool>,
-    lot: Lot,
+    lot: PendingInputs,
     era: Era,
     deadline: Instant,
     post: Post,
@@ -73,7 +73,7 @@ enum Beginning {
 impl LegacyCall {
     pub fn new(
         pool: &Arc<Pool>,
-        lot: &Lot,
+        lot: &PendingInputs,
         era: Era,
         deadline: Instant,
         post: Post,
@@ -109,7 +109,7 @@ impl LegacyCall {
             for answer in answers {
                 parked.conversation.link().tell(answer).await?;
             }
-            let Parked { conversation, pieces, wire, token, .. } = parked;
+            let PendingInput { conversation, pieces, wire, token, .. } = parked;
             let begun = Begun { conversation, pieces, wire, token };
             return Ok(Beginning::Begun(Box::new(begun)));
         }
@@ -201,7 +201,7 @@ impl LegacyCall {
         let params = params(line).and_then(|params| serde_json::to_string(&params).ok());
         let question = Question { id, method, params: params.unwrap_or_else(|| "{}".to_owned()) };
         let (key, questions) = (self.key, vec![question]);
-        let parked = Parked { key, conversation, pieces, wire, token, questions };
+        let parked = PendingInput { key, conversation, pieces, wire, token, questions };
         let mut request = parked.request("");
         match self.lot.park(parked) {
             Ok(state) => {

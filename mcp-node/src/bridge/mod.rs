@@ -2,7 +2,7 @@
 //! of 2026-07-28 alone, over HTTP and stdio.
 //!
 //! Where client and server speak the same era nothing here is used, but for servers over stdio, whose clients of
-//! 2026-07-28 all come through [`ToOld`]'s pool of children. Messages are spliced, never rebuilt, so what neither era
+//! 2026-07-28 all come through [`LegacyServerAdapter`]'s pool of children. Messages are spliced, never rebuilt, so what neither era
 //! knows survives. Absent on purpose: the tasks of one era in the other (they do not mean the same), and
 //! `x-mcp-header` arguments for older clients (a server that insists on such headers refuses those calls).
 //!
@@ -31,6 +31,6 @@ mod to_old;
 pub(crate) use self::link::wire_id;
 pub use self::{
     era::{Era, Eras},
-    to_new::ToNew,
-    to_old::ToOld,
+    to_new::ModernServerAdapter,
+    to_old::LegacyServerAdapter,
 };

@@ -19,7 +19,7 @@ use crate::{http::RequestId, upstream::Piece};
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// One call that waits.
-pub struct Parked {
+pub struct PendingInput {
     pub key: KeyId,
     pub conversation: Pooled,
     pub pieces: mpsc::Receiver<Piece>,
@@ -41,11 +41,11 @@ pub struct Question {
 
 /// The calls that wait.
 #[derive(Clone, Default)]
-pub struct Lot {
-    calls: Arc<Mutex<HashMap<String, Parked>>>,
+pub struct PendingInputs {
+    calls: Arc<Mutex<HashMap<String, PendingInput>>>,
 }
 
-impl Parked {
+impl PendingInput {
     /// What the client is asked, as the members of an `input_required` result.
     pub fn request(&self, state: &str) -> Value {
         let requests = self.questions.iter().enumerate().map(|(number, question)| {
@@ -68,12 +68,12 @@ impl Parked {
     }
 }
 
-impl Lot {
+impl PendingInputs {
     /// Keeps a call until its client comes back, and returns its name.
     ///
     /// # Errors
     /// The system has no randomness to name it by.
-    pub fn park(&self, parked: Parked) -> Result<String, Refusal> {
+    pub fn park(&self, parked: PendingInput) -> Result<String, Refusal> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|_| Refusal::UpstreamUnreachable)?;
         let name = format!("{:032x}", u128::from_be_bytes(random));
@@ -82,7 +82,7 @@ impl Lot {
     }
 
     /// Keeps a call that was taken, under its name.
-    pub fn put_back(&self, name: String, parked: Parked) {
+    pub fn put_back(&self, name: String, parked: PendingInput) {
         self.calls.lock().insert(name.clone(), parked);
         let calls = Arc::downgrade(&self.calls);
         tokio::spawn(async move {
@@ -95,7 +95,7 @@ impl Lot {
     ///
     /// # Errors
     /// There is none: it was given up, or this node was started again.
-    pub fn take(&self, name: &str, key: KeyId) -> Result<Parked, Refusal> {
+    pub fn take(&self, name: &str, key: KeyId) -> Result<PendingInput, Refusal> {
         let mut calls = self.calls.lock();
         let own = calls.get(name).is_some_and(|parked| parked.key == key);
         let parked = if own { calls.remove(name) } else { None };

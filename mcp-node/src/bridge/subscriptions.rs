@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Era, messages, pool::Pooled, to_old::ToOld};
+use super::{Era, messages, pool::Pooled, to_old::LegacyServerAdapter};
 use crate::http::{Post, RequestId, answer};
 
 /// How long the server may take to note one subscription.
@@ -64,7 +64,7 @@ struct Open {
 /// # Errors
 /// The server begins no conversation.
 pub async fn listen(
-    bridge: &ToOld,
+    bridge: &LegacyServerAdapter,
     post: &Post,
     id: &RequestId,
     era: Era,

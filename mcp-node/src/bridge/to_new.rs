@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The bridge of one server.
-pub struct ToNew {
+pub struct ModernServerAdapter {
     server: Arc<Server>,
     settings: UpstreamSettings,
     tasks: Arc<Tasks>,
@@ -38,7 +38,7 @@ pub struct ToNew {
     stopping: CancellationToken,
 }
 
-impl ToNew {
+impl ModernServerAdapter {
     pub fn new(server: &Arc<Server>, settings: UpstreamSettings) -> Self {
         let (tasks, sessions) = (Arc::default(), Mutex::default());
         Self {

@@ -13,7 +13,9 @@ use mcp_node_core::Refusal;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Era, legacy_call::LegacyCall, messages, parked::Lot, pool::Pool, subscriptions};
+use super::{
+    Era, legacy_call::LegacyCall, messages, parked::PendingInputs, pool::Pool, subscriptions,
+};
 use crate::{
     call::{ClientEnd, Driver, InFlightCall, Owed, QuotaHints, Tasks},
     http::{FIRST_MODERN, Kind, Post, RequestId, VERSION, answer},
@@ -25,18 +27,18 @@ const GONE: [&str; 5] =
     ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
 
 /// The bridge of one server.
-pub struct ToOld {
+pub struct LegacyServerAdapter {
     pub(super) pool: Arc<Pool>,
-    lot: Lot,
+    lot: PendingInputs,
     tasks: Arc<Tasks>,
     settings: UpstreamSettings,
     pub(super) stopping: CancellationToken,
 }
 
-impl ToOld {
+impl LegacyServerAdapter {
     pub fn new(server: &Arc<Server>, settings: UpstreamSettings) -> Self {
         let pool = Pool::new(server, settings);
-        let (lot, tasks) = (Lot::default(), Arc::default());
+        let (lot, tasks) = (PendingInputs::default(), Arc::default());
         Self { pool, lot, tasks, settings, stopping: CancellationToken::new() }
     }
 

@@ -6,31 +6,31 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::{Door, channel::Channels};
+use super::{GatewayState, channel::Channels};
 
 /// A door that opens when it is set.
 #[derive(Clone, Default)]
-pub struct Doorway {
-    door: Arc<RwLock<Option<Arc<Door>>>>,
+pub struct SharedGateway {
+    door: Arc<RwLock<Option<Arc<GatewayState>>>>,
     pub(super) channels: Arc<Channels>,
 }
 
-impl Doorway {
+impl SharedGateway {
     /// One that is open.
     #[must_use]
-    pub fn open(door: Door) -> Self {
+    pub fn open(door: GatewayState) -> Self {
         let door = Arc::new(RwLock::new(Some(Arc::new(door))));
         Self { door, channels: Arc::default() }
     }
 
     /// The door for one request, which keeps it to its end.
     #[must_use]
-    pub fn get(&self) -> Option<Arc<Door>> {
+    pub fn get(&self) -> Option<Arc<GatewayState>> {
         self.door.read().clone()
     }
 
     /// Opens it, or puts another door in its place; returns the one before.
-    pub fn set(&self, door: Door) -> Option<Arc<Door>> {
+    pub fn set(&self, door: GatewayState) -> Option<Arc<GatewayState>> {
         self.door.write().replace(Arc::new(door))
     }
 

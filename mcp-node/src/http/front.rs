@@ -10,18 +10,18 @@ use crate::{aggregate::Aggregate, upstream::Upstream};
 
 /// One server, or several as one; both serve the same messages.
 #[derive(Clone)]
-pub enum Front {
+pub enum Endpoint {
     One(Arc<Upstream>),
     All(Arc<Aggregate>),
 }
 
-impl From<Arc<Upstream>> for Front {
+impl From<Arc<Upstream>> for Endpoint {
     fn from(upstream: Arc<Upstream>) -> Self {
         Self::One(upstream)
     }
 }
 
-impl Front {
+impl Endpoint {
     /// What a record calls it; `None` = there is no other, or the message will say which of several.
     #[must_use]
     pub fn name(&self) -> Option<&Arc<str>> {

@@ -40,12 +40,12 @@ struct Lane {
 }
 
 /// The lanes of a process. What still runs on them ends when they are dropped.
-pub struct Lanes {
+pub struct WorkerThreads {
     lanes: Vec<Lane>,
     stop: CancellationToken,
 }
 
-impl Lanes {
+impl WorkerThreads {
     /// No lanes: connections are served by the runtime that takes them.
     #[must_use]
     pub fn none() -> Self {
@@ -91,7 +91,7 @@ impl Lane {
     }
 }
 
-impl Drop for Lanes {
+impl Drop for WorkerThreads {
     fn drop(&mut self) {
         self.stop.cancel();
         for thread in self.lanes.iter_mut().filter_map(|lane| lane.thread.take()) {
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     /// Serves so many connections at once; how many of them were on which lane.
-    async fn served(lanes: &Lanes, connections: usize) -> BTreeMap<Option<usize>, usize> {
+    async fn served(lanes: &WorkerThreads, connections: usize) -> BTreeMap<Option<usize>, usize> {
         let (open, (done, ended)) = (TaskTracker::new(), watch::channel(false));
         let (say, mut said) = mpsc::unbounded_channel();
         for _ in 0..connections {
@@ -149,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_are_spread_and_stay_where_they_are() {
-        let lanes = Lanes::start().unwrap();
+        let lanes = WorkerThreads::start().unwrap();
         for _ in 0..2 {
             // The second time shows that those that have ended are not counted any more.
             let by_lane = served(&lanes, 3 * most()).await;
@@ -161,6 +161,6 @@ mod tests {
 
     #[tokio::test]
     async fn without_lanes_they_are_served_where_they_were_taken() {
-        assert_eq!(served(&Lanes::none(), 3).await, BTreeMap::from([(None, 3)]));
+        assert_eq!(served(&WorkerThreads::none(), 3).await, BTreeMap::from([(None, 3)]));
     }
 }

@@ -28,7 +28,7 @@ use super::{
     addresses::AddressLimits,
     answer,
     connection::{Client, serve_requests},
-    lanes::Lanes,
+    lanes::WorkerThreads,
     tls::Tls,
 };
 use crate::clock;
@@ -74,7 +74,7 @@ pub async fn listen(
     settings: ListenSettings,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let lanes = Arc::new(Lanes::none());
+    let lanes = Arc::new(WorkerThreads::none());
     listen_over(listener, router, settings, None, lanes, Arc::default(), stop).await
 }
 
@@ -87,7 +87,7 @@ pub async fn listen_over(
     router: Router,
     settings: ListenSettings,
     tls: Option<Arc<Tls>>,
-    lanes: Arc<Lanes>,
+    lanes: Arc<WorkerThreads>,
     limits: Arc<AddressLimits>,
     stop: CancellationToken,
 ) -> io::Result<()> {

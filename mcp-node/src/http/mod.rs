@@ -50,9 +50,9 @@ use schemas::KeyId;
 use self::activity::Activity;
 pub use self::{
     addresses::{AddressLimits, AddressSettings},
-    doorway::Doorway,
+    doorway::SharedGateway,
     era::FIRST_MODERN,
-    front::Front,
+    front::Endpoint,
     listen::{ClientAddress, ClientKey, ConnectionId, ListenSettings, listen, listen_over},
     post::{Kind, Post, RequestId},
     tls::{Tls, TlsError, TlsFiles},
@@ -91,10 +91,10 @@ pub struct DoorSettings {
 }
 
 /// The door of one node.
-pub struct Door {
+pub struct GatewayState {
     pub meter: Meter,
     /// What is at `/mcp`.
-    pub front: Front,
+    pub front: Endpoint,
     /// The servers at `/mcp/{name}`.
     pub named: HashMap<String, Arc<Upstream>>,
     pub access: Arc<Access>,
@@ -106,12 +106,12 @@ pub struct Door {
     pub settings: DoorSettings,
 }
 
-impl Door {
+impl GatewayState {
     /// What is at an address with this name, or at that without any.
     #[must_use]
-    pub fn front_at(&self, name: Option<&str>) -> Option<Front> {
+    pub fn front_at(&self, name: Option<&str>) -> Option<Endpoint> {
         match name {
-            Some(name) => self.named.get(name).cloned().map(Front::from),
+            Some(name) => self.named.get(name).cloned().map(Endpoint::from),
             None => Some(self.front.clone()),
         }
     }
@@ -157,7 +157,7 @@ impl Inbound {
 }
 
 /// The routes of a door. A slash at the end changes nothing.
-pub fn router(door: Doorway) -> Router {
+pub fn router(door: SharedGateway) -> Router {
     let routes = Router::new().fallback(enter_nowhere);
     let routes = served_at(routes, "/mcp", any(enter));
     let routes = served_at(routes, "/mcp/{name}", any(enter_named));
@@ -166,23 +166,27 @@ pub fn router(door: Doorway) -> Router {
 }
 
 /// The routes with one more, with and without a slash at the end.
-fn served_at(routes: Router<Doorway>, path: &str, by: MethodRouter<Doorway>) -> Router<Doorway> {
+fn served_at(
+    routes: Router<SharedGateway>,
+    path: &str,
+    by: MethodRouter<SharedGateway>,
+) -> Router<SharedGateway> {
     routes.route(path, by.clone()).route(&format!("{path}/"), by)
 }
 
 /// The door alone, at whatever path it is put.
-pub(crate) fn service(door: Doorway) -> Router {
+pub(crate) fn service(door: SharedGateway) -> Router {
     Router::new().fallback(any(enter)).with_state(door)
 }
 
-async fn enter(State(door): State<Doorway>, request: Request) -> Response {
+async fn enter(State(door): State<SharedGateway>, request: Request) -> Response {
     let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
     let front = Some(door.front.clone());
     go_through(&door, front, request).await
 }
 
 async fn enter_named(
-    State(door): State<Doorway>,
+    State(door): State<SharedGateway>,
     Path(name): Path<String>,
     request: Request,
 ) -> Response {
@@ -191,13 +195,13 @@ async fn enter_named(
     go_through(&door, front, request).await
 }
 
-async fn enter_nowhere(State(door): State<Doorway>, request: Request) -> Response {
+async fn enter_nowhere(State(door): State<SharedGateway>, request: Request) -> Response {
     let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
     go_through(&door, None, request).await
 }
 
 /// Serves a request by what stands at its path; `None` = nothing does.
-async fn go_through(door: &Door, front: Option<Front>, request: Request) -> Response {
+async fn go_through(door: &GatewayState, front: Option<Endpoint>, request: Request) -> Response {
     let serving = |head, body| async move {
         match front {
             Some(front) => serve(door, &front, head, body).await,
@@ -210,7 +214,7 @@ async fn go_through(door: &Door, front: Option<Front>, request: Request) -> Resp
 /// Serves a request as every transport is served: only for allowed addresses, origins and hosts, with heartbeats on its
 /// streams, and with the address of the issuer where it is refused.
 async fn guarded<Serving: Future<Output = Response>>(
-    door: &Door,
+    door: &GatewayState,
     request: Request,
     serve: impl FnOnce(Parts, Body) -> Serving,
 ) -> Response {
@@ -259,7 +263,7 @@ fn certificate(extensions: &Extensions) -> Option<KeyId> {
 /// # Errors
 /// As for [`Access::authenticate`], and `TooManyUnauthorized`; any other than that is logged.
 fn authenticate(
-    door: &Door,
+    door: &GatewayState,
     headers: HeaderMap,
     extensions: &Extensions,
 ) -> Result<Inbound, Refusal> {
@@ -296,7 +300,7 @@ fn refused(refusal: &Refusal, id: Option<&str>) -> Response {
     response
 }
 
-async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response {
+async fn serve(door: &GatewayState, front: &Endpoint, head: Parts, body: Body) -> Response {
     let Parts { method, headers, extensions, .. } = head;
     let allowed = if era::is_modern(&headers) { "POST" } else { "POST, GET, DELETE" };
     if !allowed.split(", ").any(|allowed| method == allowed) {
@@ -321,7 +325,7 @@ async fn serve(door: &Door, front: &Front, head: Parts, body: Body) -> Response 
 }
 
 /// Opens a session's own stream.
-async fn own_stream(door: &Door, front: &Front, inbound: &Inbound) -> Response {
+async fn own_stream(door: &GatewayState, front: &Endpoint, inbound: &Inbound) -> Response {
     let most = front.max_answer_bytes();
     let stream = match (front.get(inbound).await, door.access.shown(&inbound.grant(), false)) {
         // A resumed stream may hold the answer to a `tools/list`.

@@ -7,7 +7,7 @@ use axum::{
 use mcp_node_core::Refusal;
 use serde_json::json;
 
-use super::{Door, answer, certificate};
+use super::{GatewayState, answer, certificate};
 use crate::clock;
 
 /// The most paths that are listed.
@@ -17,7 +17,7 @@ const MAX_LISTED: usize = 100;
 const PATHS: [&str; 4] = ["/mcp", "/sse", "/messages", "/ws"];
 
 /// Says what is served: to callers with a key by name, to others by the form of it.
-pub fn not_found(door: &Door, head: &Parts) -> Response {
+pub fn not_found(door: &GatewayState, head: &Parts) -> Response {
     let mut served = PATHS.map(str::to_owned).to_vec();
     let certificate = certificate(&head.extensions);
     if door.access.authenticate(&door.meter, &head.headers, certificate).is_ok() {

@@ -17,7 +17,7 @@ use mcp_node_core::{
     message::{IdKey, read, readable_id_of},
 };
 
-use super::{Door, Front, Inbound, answer, as_result, changes, era};
+use super::{Endpoint, GatewayState, Inbound, answer, as_result, changes, era};
 use crate::{
     access::Access,
     call::{TaskPoll, Tasks},
@@ -143,7 +143,12 @@ impl Post {
 }
 
 /// Serves a POST.
-pub(super) async fn serve(door: &Door, front: &Front, inbound: Inbound, body: Body) -> Response {
+pub(super) async fn serve(
+    door: &GatewayState,
+    front: &Endpoint,
+    inbound: Inbound,
+    body: Body,
+) -> Response {
     let body = match whole(body, &inbound.headers, door).await {
         Ok(body) => body,
         Err(refusal) => return answer::refuse(&refusal, None),
@@ -153,8 +158,8 @@ pub(super) async fn serve(door: &Door, front: &Front, inbound: Inbound, body: Bo
 
 /// Serves one message, whole, whatever it came over.
 pub(super) async fn serve_message(
-    door: &Door,
-    front: &Front,
+    door: &GatewayState,
+    front: &Endpoint,
     inbound: Inbound,
     body: Bytes,
 ) -> Response {
@@ -229,7 +234,7 @@ impl RefusalLog {
         Self { caller, connection, client, method, tool, request, traced, began: Instant::now() }
     }
 
-    fn log(&self, door: &Door, refusal: &Refusal) {
+    fn log(&self, door: &GatewayState, refusal: &Refusal) {
         let state = self.caller.state();
         let what = if self.tool.is_some() { "tools/call" } else { "Request" };
         tracing::info!(
@@ -272,7 +277,7 @@ const THROWN_AWAY: usize = 4;
 pub(super) async fn whole(
     mut body: Body,
     headers: &HeaderMap,
-    door: &Door,
+    door: &GatewayState,
 ) -> Result<Bytes, Refusal> {
     let (most, patience) = (door.settings.max_request_bytes, door.settings.body_patience);
     match tokio::time::timeout(patience, within(&mut body, headers, most)).await {

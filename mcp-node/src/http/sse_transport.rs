@@ -18,7 +18,7 @@ use mcp_node_core::Refusal;
 use tokio::sync::mpsc;
 
 use super::{
-    Door, Doorway, Front, answer, authenticate,
+    Endpoint, GatewayState, SharedGateway, answer, authenticate,
     channel::{Channel, QUEUE, Received, refuse_other_era},
     frames, guarded,
     not_found::not_found,
@@ -26,7 +26,7 @@ use super::{
 };
 
 /// The routes of the transport.
-pub fn router() -> Router<Doorway> {
+pub fn router() -> Router<SharedGateway> {
     let routes = served_at(Router::new(), "/sse", any(open));
     let routes = served_at(routes, "/sse/{name}", any(open));
     let routes = served_at(routes, "/messages", any(send));
@@ -34,7 +34,7 @@ pub fn router() -> Router<Doorway> {
 }
 
 async fn open(
-    State(doorway): State<Doorway>,
+    State(doorway): State<SharedGateway>,
     server: Option<Path<String>>,
     request: Request,
 ) -> Response {
@@ -51,9 +51,9 @@ async fn open(
 
 /// Opens a stream.
 fn stream(
-    doorway: &Doorway,
-    door: &Door,
-    front: &Front,
+    doorway: &SharedGateway,
+    door: &GatewayState,
+    front: &Endpoint,
     server: Option<String>,
     head: Parts,
 ) -> Response {
@@ -94,7 +94,7 @@ fn event(message: &[u8]) -> Bytes {
 }
 
 async fn send(
-    State(doorway): State<Doorway>,
+    State(doorway): State<SharedGateway>,
     server: Option<Path<String>>,
     request: Request,
 ) -> Response {
@@ -110,8 +110,8 @@ async fn send(
 
 /// Takes a message for a stream.
 async fn take(
-    doorway: &Doorway,
-    door: &Door,
+    doorway: &SharedGateway,
+    door: &GatewayState,
     server: Option<&str>,
     head: Parts,
     body: Body,

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use self::socket::Socket;
 use super::{
-    ClientKey, Door, Doorway, Front, answer, authenticate,
+    ClientKey, Endpoint, GatewayState, SharedGateway, answer, authenticate,
     channel::{Channel, QUEUE, refuse_other_era},
     connection::HeldOpen,
     guarded,
@@ -32,13 +32,13 @@ const OF_ONE: [&str; 5] =
     ["mcp-method", "mcp-name", "idempotency-key", "mcp-session-id", "last-event-id"];
 
 /// The routes of the transport.
-pub fn router() -> Router<Doorway> {
+pub fn router() -> Router<SharedGateway> {
     let routes = served_at(Router::new(), "/ws", any(open));
     served_at(routes, "/ws/{name}", any(open))
 }
 
 async fn open(
-    State(doorway): State<Doorway>,
+    State(doorway): State<SharedGateway>,
     server: Option<Path<String>>,
     request: Request,
 ) -> Response {
@@ -56,9 +56,9 @@ async fn open(
 
 /// Answers the handshake, and serves the socket from then on.
 fn upgrade(
-    doorway: &Doorway,
-    door: &Door,
-    front: &Front,
+    doorway: &SharedGateway,
+    door: &GatewayState,
+    front: &Endpoint,
     server: Option<String>,
     head: Parts,
 ) -> Result<Response, Refusal> {

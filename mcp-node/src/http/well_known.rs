@@ -14,19 +14,19 @@ use axum::{
 use mcp_node_core::Refusal;
 use serde_json::Value;
 
-use super::{Doorway, answer, cors};
+use super::{SharedGateway, answer, cors};
 use crate::access::WELL_KNOWN;
 
 /// How long a cache may keep it.
 const KEPT: HeaderValue = HeaderValue::from_static("max-age=300");
 
-pub fn router() -> Router<Doorway> {
+pub fn router() -> Router<SharedGateway> {
     let below = format!("{WELL_KNOWN}/{{*path}}");
     let resources = Router::new().route(WELL_KNOWN, get(resource)).route(&below, get(resource));
     resources.route("/.well-known/jwks.json", get(keys))
 }
 
-async fn resource(State(door): State<Doorway>, request: Request) -> Response {
+async fn resource(State(door): State<SharedGateway>, request: Request) -> Response {
     let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
     // The document may name the host that the request names.
     if !cors::is_host_allowed(request.headers(), &door.settings) {
@@ -37,7 +37,7 @@ async fn resource(State(door): State<Doorway>, request: Request) -> Response {
     shown(resource.and_then(|resource| resource.document(request.headers().get(HOST), path)))
 }
 
-async fn keys(State(door): State<Doorway>) -> Response {
+async fn keys(State(door): State<SharedGateway>) -> Response {
     let Some(door) = door.get() else { return answer::refuse(&Refusal::Starting, None) };
     shown(door.signer.as_ref().map(|signer| signer.published()))
 }

@@ -32,10 +32,10 @@ pub use self::{
     http::HttpUpstream,
     piece::Piece,
     signer::{Signer, SignerError, SignerSettings},
-    stamp::Stamp,
+    stamp::UpstreamHeaders,
 };
 use crate::{
-    bridge::{Era, Eras, ToNew, ToOld},
+    bridge::{Era, Eras, LegacyServerAdapter, ModernServerAdapter},
     http::{Inbound, Kind, Post},
 };
 
@@ -83,8 +83,8 @@ pub enum Server {
 pub struct Upstream {
     server: Arc<Server>,
     eras: Eras,
-    to_old: ToOld,
-    to_new: ToNew,
+    to_old: LegacyServerAdapter,
+    to_new: ModernServerAdapter,
     /// The largest answer. Unit: bytes.
     most: usize,
     max_sessions: usize,
@@ -99,7 +99,10 @@ impl Upstream {
     #[must_use]
     pub fn new(server: Server, settings: UpstreamSettings) -> Self {
         let server = Arc::new(server);
-        let (to_old, to_new) = (ToOld::new(&server, settings), ToNew::new(&server, settings));
+        let (to_old, to_new) = (
+            LegacyServerAdapter::new(&server, settings),
+            ModernServerAdapter::new(&server, settings),
+        );
         let (most, max_sessions) = (settings.max_answer_bytes, settings.max_sessions);
         let (eras, older, name) = (Eras::default(), None, None);
         Self { server, eras, to_old, to_new, most, max_sessions, older, name }

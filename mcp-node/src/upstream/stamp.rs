@@ -20,7 +20,7 @@ const TIER: HeaderName = HeaderName::from_static("x-tollbook-tier");
 
 /// What goes with every request to the server.
 #[derive(Clone, Default)]
-pub struct Stamp {
+pub struct UpstreamHeaders {
     /// This node's credentials at the server.
     pub fixed: HeaderMap,
     /// The caller's tenant, project and key are named.
@@ -31,7 +31,7 @@ pub struct Stamp {
     pub signer: Option<(HeaderName, Arc<Signer>)>,
 }
 
-impl Stamp {
+impl UpstreamHeaders {
     /// Puts it on a request; `None` = nobody's: the node asks for itself.
     pub fn put(&self, grant: Option<&Grant>, to: &mut HeaderMap) {
         for (name, value) in &self.fixed {

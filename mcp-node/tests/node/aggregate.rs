@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use mcp_fixture::{Fixture, Speaks};
 use mcp_node::{
     aggregate::{Aggregate, Member},
-    http::Front,
+    http::Endpoint,
     upstream::UpstreamSettings,
 };
 use rustix::process::Signal;
@@ -690,7 +690,7 @@ async fn the_official_suite_passes_in_front_of_two_servers_as_one() {
     until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
     let all = Aggregate::new(members, settings);
     let (url, results) =
-        (rig.open_keyed_to(Front::All(all), SECRET).await, tempfile::tempdir().unwrap());
+        (rig.open_keyed_to(Endpoint::All(all), SECRET).await, tempfile::tempdir().unwrap());
     for (revision, count) in REVISIONS {
         judge(&url, revision, results.path()).await.is_whole(revision, count);
     }

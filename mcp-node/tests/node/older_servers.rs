@@ -16,7 +16,7 @@ use axum::{Router, routing::get};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use http_body_util::BodyExt;
 use mcp_node::upstream::{
-    DuplexUpstream, HttpUpstream, Remote, Server as Behind, Stamp, Transport, Upstream,
+    DuplexUpstream, HttpUpstream, Remote, Server as Behind, Transport, Upstream, UpstreamHeaders,
 };
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
@@ -35,10 +35,10 @@ use crate::{
 const OUTER: &str = "tb_outer";
 
 /// The credentials of the outer node at the inner.
-fn stamp() -> Stamp {
+fn stamp() -> UpstreamHeaders {
     let fixed =
         HeaderMap::from_iter([("x-api-key".parse().unwrap(), HeaderValue::from_static(SECRET))]);
-    Stamp { fixed, ..Stamp::default() }
+    UpstreamHeaders { fixed, ..UpstreamHeaders::default() }
 }
 
 fn url(kind: Kind, address: SocketAddr) -> String {
@@ -48,7 +48,7 @@ fn url(kind: Kind, address: SocketAddr) -> String {
     }
 }
 
-fn remote(kind: Kind, url: &str, stamp: Stamp) -> Upstream {
+fn remote(kind: Kind, url: &str, stamp: UpstreamHeaders) -> Upstream {
     let transport = match kind {
         Kind::Sse => Transport::Sse,
         Kind::WebSocket => Transport::WebSocket,
@@ -152,7 +152,7 @@ async fn who_cancels_is_heard_behind_the_connection() {
 async fn a_server_that_refuses_this_node_begins_no_session() {
     let (inner, _server) = inner().await;
     for kind in KINDS {
-        let keyless = remote(kind, &url(kind, inner.address()), Stamp::default());
+        let keyless = remote(kind, &url(kind, inner.address()), UpstreamHeaders::default());
         let (outer, _) = outer(keyless, None).await;
         let refused = outer.caller(OUTER).post(initialize(json!({}))).await;
         assert_eq!(refused.status(), 502, "{kind:?}");

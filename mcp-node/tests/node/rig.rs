@@ -9,15 +9,15 @@ use mcp_node::{
     MeterSettings, Node, NodeSettings,
     access::Access,
     http::{
-        AddressLimits, AddressSettings, Door, DoorSettings, Doorway, Front, ListenSettings, Tls,
-        lanes::Lanes, listen, listen_over, router,
+        AddressLimits, AddressSettings, DoorSettings, Endpoint, GatewayState, ListenSettings,
+        SharedGateway, Tls, lanes::WorkerThreads, listen, listen_over, router,
     },
     labels::Labels,
     spool::SpoolLimits,
     traces::Traces,
     upstream::{
-        DuplexUpstream, HttpUpstream, Server as Behind, Signer, Stamp, Upstream, UpstreamSettings,
-        stdio::ServerCommand,
+        DuplexUpstream, HttpUpstream, Server as Behind, Signer, Upstream, UpstreamHeaders,
+        UpstreamSettings, stdio::ServerCommand,
     },
 };
 use runtime::{http::Client, nats, nats::Nats};
@@ -83,7 +83,7 @@ pub fn http_upstream_with(url: &str, settings: UpstreamSettings) -> Upstream {
     Upstream::new(Behind::Http(http), settings)
 }
 
-pub fn stamped_upstream(url: &str, stamp: Stamp) -> Upstream {
+pub fn stamped_upstream(url: &str, stamp: UpstreamHeaders) -> Upstream {
     let (url, patience) = (url.parse::<Uri>().unwrap(), Duration::from_secs(5));
     let http = HttpUpstream::stamped(url, patience, settings(), stamp);
     Upstream::new(Behind::Http(http), settings())
@@ -197,8 +197,8 @@ impl Rig {
         let (named, traces) = (HashMap::new(), Traces::default());
         let (access, signer) = (self.access.clone(), self.signer.clone());
         let limited = limits.clone();
-        door.set(Door { meter, front, named, access, signer, traces, limits, settings });
-        let (lanes, closing) = (Arc::new(Lanes::none()), self.closing.clone());
+        door.set(GatewayState { meter, front, named, access, signer, traces, limits, settings });
+        let (lanes, closing) = (Arc::new(WorkerThreads::none()), self.closing.clone());
         let (routes, listening) = (router(door), listening());
         tokio::spawn(listen_over(listener, routes, listening, None, lanes, limited, closing));
         url
@@ -210,7 +210,7 @@ impl Rig {
         let address = listener.local_addr().unwrap();
         let routes = router(doorway(&self.node, &self.upstream, &self.access, &self.signer));
         let closing = self.closing.clone();
-        let lanes = Arc::new(Lanes::start().unwrap());
+        let lanes = Arc::new(WorkerThreads::start().unwrap());
         tokio::spawn(listen_over(
             listener,
             routes,
@@ -229,7 +229,7 @@ impl Rig {
     }
 
     /// As [`Rig::open_keyed`], to what stands elsewhere than behind the first door.
-    pub async fn open_keyed_to(&self, front: Front, secret: &'static str) -> String {
+    pub async fn open_keyed_to(&self, front: Endpoint, secret: &'static str) -> String {
         let door = doorway_to(&self.node, front, &self.access, &self.signer);
         let keyed = router(door).layer(axum::middleware::map_request(
             move |mut request: axum::extract::Request| async move {
@@ -295,16 +295,16 @@ fn doorway(
     upstream: &Arc<Upstream>,
     access: &Arc<Access>,
     signer: &Option<Arc<Signer>>,
-) -> Doorway {
+) -> SharedGateway {
     doorway_to(node, upstream.clone().into(), access, signer)
 }
 
 fn doorway_to(
     node: &Node,
-    front: Front,
+    front: Endpoint,
     access: &Arc<Access>,
     signer: &Option<Arc<Signer>>,
-) -> Doorway {
+) -> SharedGateway {
     let settings = DoorSettings {
         max_request_bytes: 5 << 20,
         body_patience: Duration::from_secs(2),
@@ -317,7 +317,16 @@ fn doorway_to(
     let (meter, access, signer) = (node.meter().clone(), access.clone(), signer.clone());
     let (named, traces) = (HashMap::new(), Traces::default());
     let limits = Arc::new(AddressLimits::new(settings.addresses.clone()));
-    Doorway::open(Door { meter, front, named, access, signer, traces, limits, settings })
+    SharedGateway::open(GatewayState {
+        meter,
+        front,
+        named,
+        access,
+        signer,
+        traces,
+        limits,
+        settings,
+    })
 }
 
 pub fn outcomes(records: &[Placed]) -> Vec<(String, String)> {

@@ -8,7 +8,7 @@ use http::Method;
 use mcp_node::{
     access::{Access, issuer::KeySet},
     clock,
-    upstream::{Signer, SignerSettings, Stamp},
+    upstream::{Signer, SignerSettings, UpstreamHeaders},
 };
 use mcp_node_core::token::read;
 use serde_json::{Value, json};
@@ -33,12 +33,17 @@ fn loud(caller: Caller) -> Caller {
         .fold(caller.without("x-api-key"), |caller, (name, value)| caller.with(name, value))
 }
 
-fn stamp() -> Stamp {
+fn stamp() -> UpstreamHeaders {
     let fixed = [("x-upstream", "ours"), ("x-other", "too")];
     let fixed =
         fixed.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
     let organization = Some(HeaderValue::from_static("org_1"));
-    Stamp { fixed: HeaderMap::from_iter(fixed), identity: true, organization, signer: None }
+    UpstreamHeaders {
+        fixed: HeaderMap::from_iter(fixed),
+        identity: true,
+        organization,
+        signer: None,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,7 +156,10 @@ async fn the_server_can_check_a_token_about_the_caller() {
         rotation: Some(Duration::from_secs(3_600)),
     };
     let signer = Signer::start(settings, CancellationToken::new()).unwrap();
-    let stamp = Stamp { signer: Some((AUTHORIZATION, signer.clone())), ..Stamp::default() };
+    let stamp = UpstreamHeaders {
+        signer: Some((AUTHORIZATION, signer.clone())),
+        ..UpstreamHeaders::default()
+    };
     let upstream = stamped_upstream(&server.url(), stamp);
     let rig = Rig::start_signing(world, upstream, Access::default(), Some(signer)).await;
     let scopes = |key: &mut schemas::KeyState| key.scopes = vec!["debate:*".into()];

@@ -27,7 +27,7 @@ pub use self::{
     received::{Received, What, id_in, refuse_other_era},
     registry::{Channels, OpenChannel},
 };
-use super::{Door, Doorway, Front, Inbound, RequestId, answer, post};
+use super::{Endpoint, GatewayState, Inbound, RequestId, SharedGateway, answer, post};
 use crate::{clock, upstream::ID_IN_USE};
 
 /// Messages on their way to a client, or from it, before no more are taken.
@@ -39,7 +39,7 @@ const HAS_BEGUN: Refusal = Refusal::InvalidRequest("This session has begun.");
 
 /// One client's channel.
 pub struct Channel {
-    doorway: Doorway,
+    doorway: SharedGateway,
     /// The server that it is for; `None` = what is at `/mcp`.
     server: Option<String>,
     /// Messages to the client.
@@ -55,7 +55,11 @@ pub struct Channel {
 
 impl Channel {
     /// A channel to the server that is named so, whose messages go to `client`.
-    pub fn new(doorway: Doorway, server: Option<String>, client: mpsc::Sender<Bytes>) -> Arc<Self> {
+    pub fn new(
+        doorway: SharedGateway,
+        server: Option<String>,
+        client: mpsc::Sender<Bytes>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             doorway,
             server,
@@ -197,7 +201,7 @@ impl Channel {
         drop(self.client.send(message).await);
     }
 
-    fn front(&self) -> Option<(Arc<Door>, Front)> {
+    fn front(&self) -> Option<(Arc<GatewayState>, Endpoint)> {
         let door = self.doorway.get()?;
         let front = door.front_at(self.server.as_deref())?;
         Some((door, front))

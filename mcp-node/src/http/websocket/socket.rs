@@ -25,7 +25,7 @@ use tokio_tungstenite::{
 };
 
 use super::super::{
-    Doorway, Inbound, answer,
+    Inbound, SharedGateway, answer,
     channel::{Received, id_in},
 };
 use crate::{access::Grant, clock, websocket};
@@ -41,7 +41,7 @@ type Why = (CloseCode, &'static str);
 
 /// What a socket needs to know.
 pub struct Socket {
-    pub doorway: Doorway,
+    pub doorway: SharedGateway,
     /// Who opened it, and what he said.
     pub inbound: Inbound,
     /// The key that the connection's certificate names.

@@ -12,7 +12,7 @@ use super::{Session, sse::SseConnection, websocket::SocketConnection};
 use crate::{
     access::Grant,
     upstream::{
-        Stamp, UpstreamSettings,
+        UpstreamHeaders, UpstreamSettings,
         http::transport::{Answered, Transport as Http},
         stdio::{self, ServerCommand, Started},
     },
@@ -37,7 +37,7 @@ pub struct Remote {
     /// Of the stream, or the socket; `http` or `https`, or `ws` or `wss`.
     pub url: Uri,
     transport: Transport,
-    stamp: Stamp,
+    stamp: UpstreamHeaders,
     http: Http,
 }
 
@@ -45,7 +45,12 @@ impl Remote {
     /// A server at `url`; `connect_patience` = how long a connection may take to come about, `stamp` = what it is told
     /// beside the clients' messages.
     #[must_use]
-    pub fn new(url: Uri, transport: Transport, connect_patience: Duration, stamp: Stamp) -> Self {
+    pub fn new(
+        url: Uri,
+        transport: Transport,
+        connect_patience: Duration,
+        stamp: UpstreamHeaders,
+    ) -> Self {
         Self { url, transport, stamp, http: Http::net(connect_patience) }
     }
 

@@ -41,7 +41,7 @@ use self::{
     transport::Transport,
 };
 use super::{
-    Stamp, UpstreamSettings,
+    UpstreamHeaders, UpstreamSettings,
     breaker::{BreakerPermit, CircuitBreaker},
 };
 use crate::{
@@ -67,7 +67,7 @@ struct Shared {
     settings: UpstreamSettings,
     sessions: Sessions,
     tasks: Arc<Tasks>,
-    stamp: Stamp,
+    stamp: UpstreamHeaders,
     breaker: Arc<CircuitBreaker>,
     stopping: CancellationToken,
 }
@@ -76,7 +76,7 @@ impl HttpUpstream {
     /// A server at `url`; `connect_patience` = how long a connection may take to come about.
     #[must_use]
     pub fn new(url: Uri, connect_patience: Duration, settings: UpstreamSettings) -> Self {
-        Self::stamped(url, connect_patience, settings, Stamp::default())
+        Self::stamped(url, connect_patience, settings, UpstreamHeaders::default())
     }
 
     /// As [`HttpUpstream::new`]; `stamp` = what it is told beside the client's message.
@@ -85,18 +85,28 @@ impl HttpUpstream {
         url: Uri,
         connect_patience: Duration,
         settings: UpstreamSettings,
-        stamp: Stamp,
+        stamp: UpstreamHeaders,
     ) -> Self {
         Self::over(Transport::net(connect_patience), url, settings, stamp)
     }
 
     /// A server within this process, which sees `url` as its own address.
     #[must_use]
-    pub fn local(server: Local, url: Uri, settings: UpstreamSettings, stamp: Stamp) -> Self {
+    pub fn local(
+        server: Local,
+        url: Uri,
+        settings: UpstreamSettings,
+        stamp: UpstreamHeaders,
+    ) -> Self {
         Self::over(Transport::Local(server), url, settings, stamp)
     }
 
-    fn over(transport: Transport, url: Uri, settings: UpstreamSettings, stamp: Stamp) -> Self {
+    fn over(
+        transport: Transport,
+        url: Uri,
+        settings: UpstreamSettings,
+        stamp: UpstreamHeaders,
+    ) -> Self {
         let name = url.authority().map_or("", |authority| authority.as_str());
         let breaker = CircuitBreaker::of_server(name, settings.breaker);
         let shared = Shared {
