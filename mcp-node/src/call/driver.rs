@@ -178,7 +178,13 @@ impl<S: Source> Driver<S> {
                     Ok(false)
                 }
                 Step::Answer { outcome, message, form } => {
-                    self.answer(outcome, message, form).await.map(|()| true)
+                    // Only behind a frame of a stream can something come yet; nobody else is asked again.
+                    let is_last = !matches!(form, AnswerForm::Frame(_));
+                    let told = self.answer(outcome, message, form).await;
+                    if is_last && told.is_ok() {
+                        return End::Answered;
+                    }
+                    told.map(|()| true)
                 }
                 Step::Passed(response) => {
                     return self.pass(response).await;
