@@ -437,3 +437,29 @@ async fn a_child_that_never_speaks_is_waited_for_once() {
     assert!(began.elapsed() < Duration::from_secs(8), "no second wait of ten seconds behind it");
     rig.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_its_answer_a_call_is_not_begun_again() {
+    let (rig, server) = with_server().await;
+    server.old.store(true, std::sync::atomic::Ordering::Relaxed);
+    let key = rig.ledger().key(SECRET, Some(100)).await;
+    until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
+    for _ in 0..40 {
+        let (status, _) =
+            rig.caller(SECRET).asked("tools/call", json!({ "name": "success" })).await;
+        assert_eq!(status, 200);
+    }
+    until("all are counted", || rig.ledger().consumed(&key) == 40).await;
+    let said = |method: &str| {
+        let method = format!("\"{method}\"");
+        let says =
+            |sent: &&crate::server::Sent| String::from_utf8_lossy(&sent.body).contains(&method);
+        server.sent.lock().iter().filter(says).count()
+    };
+    assert_eq!(
+        (said("tools/call"), said("initialize")),
+        (40, 1),
+        "one after the other, in one session"
+    );
+    rig.stop().await;
+}
