@@ -77,7 +77,7 @@ async fn freeze<P: Provider>(all: &Statements<P>, due: &[&Frame]) -> Result<(), 
     for (frame, invoice) in due.iter().copied().zip(invoices) {
         match invoice {
             Ok(invoice) => invoiced.push((frame, invoice)),
-            Err(why) => waiting.push((&frame.key, why)),
+            Err(why) => waiting.push((frame, why)),
         }
     }
     let frames: Vec<&Frame> = invoiced.iter().map(|(frame, _)| *frame).collect();
@@ -86,7 +86,7 @@ async fn freeze<P: Provider>(all: &Statements<P>, due: &[&Frame]) -> Result<(), 
     for (place, (frame, invoice)) in invoiced.into_iter().enumerate() {
         match found.decide(&all.book, frame, place, invoice)? {
             Closing::Freeze(one) => freezing.push(one),
-            Closing::Wait(why) => waiting.push((&frame.key, why)),
+            Closing::Wait(why) => waiting.push((frame, why)),
             Closing::Differs(units) => differing.push((frame, units)),
         }
     }
@@ -95,7 +95,7 @@ async fn freeze<P: Provider>(all: &Statements<P>, due: &[&Frame]) -> Result<(), 
         if let Err(error) = tie::differ(all, frame, units).await {
             put_off(&error);
         }
-        waiting.push((&frame.key, "no beginning of the reports adds up to the invoice's units"));
+        waiting.push((frame, "no beginning of the reports adds up to the invoice's units"));
     }
     if !waiting.is_empty() {
         statement::put_off(&all.pool, &waiting, now().plus_ms(AGAIN_MS)).await?;

@@ -154,5 +154,6 @@ pub fn running(of: &Subscribed, period: Period) -> Frame {
         state: crate::store::statement::State::Due,
         revision: None,
         invoice: None,
+        woken: 0,
     }
 }

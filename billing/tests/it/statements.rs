@@ -2,6 +2,7 @@
 //!
 //! The simulated Stripe lives in the past for a while, so that a whole period can end; billing's clock is the system's.
 
+use billing::store::statement;
 use chrono::{Datelike, NaiveTime};
 use http::{Method, StatusCode};
 use schemas::{BillingMode, ControlFact, Decision, Hour, TenantId, Timestamp, subject};
@@ -238,6 +239,30 @@ async fn a_kill_after_a_correction_arrived_makes_no_second_one() {
     killed_while(Hold::Answers).await;
 }
 
+/// The invoice of a statement comes between the look at the invoices and the putting off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_was_woken_meanwhile_is_not_put_off() {
+    let world = World::new().await;
+    let mut billing = world.start_with(&SOON).await;
+    let (tenant, subscription) = world.a_month_has_ended().await;
+    world.until_statement(tenant, "ties", 0).await;
+    billing.kill().await.unwrap();
+    world.sql("update statement set state = 'closing', due_at_ms = 0").await;
+    let later = now().plus_ms(600_000);
+    for woken in [true, false] {
+        let seen = statement::due(&world.pool, now(), 10).await.unwrap();
+        assert_eq!(seen.len(), 1);
+        if woken {
+            statement::wake(&world.pool, &subscription, now()).await.unwrap();
+        }
+        statement::put_off(&world.pool, &[(&seen[0], "no final invoice yet")], later)
+            .await
+            .unwrap();
+        let due = statement::due(&world.pool, now(), 10).await.unwrap().len();
+        assert_eq!(due, usize::from(woken), "woken: {woken}");
+    }
+}
+
 /// Every state that a kill between two steps of closing, publishing, sending and marking can leave behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_a_kill_leaves_behind_ends_in_one_fact_and_one_item() {
@@ -261,8 +286,13 @@ async fn whatever_a_kill_leaves_behind_ends_in_one_fact_and_one_item() {
         assert_eq!((world.closed().await.len(), world.items().await.len()), (2, 1), "{what}");
     };
     // Frozen and not published; published and not marked; both look like this.
-    world.sql("update bill set published = false where revision = 0").await;
-    world.sql("update statement set state = 'closing', due_at_ms = 0").await;
+    // In one statement: a round between two would publish the bill, and leave what no kill leaves.
+    world
+        .sql(
+            "with unpublished as (update bill set published = false where revision = 0)
+              update statement set state = 'closing', due_at_ms = 0",
+        )
+        .await;
     rest("the closing is published again").await;
     world.sql("update bill set published = false where revision = 1").await;
     rest("the correction is published again").await;

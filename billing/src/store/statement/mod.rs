@@ -43,6 +43,8 @@ pub struct Frame {
     /// The latest revision of its bill; `None` = it has none yet.
     pub revision: Option<u32>,
     pub invoice: Option<String>,
+    /// How often it was woken: who puts it off must not have missed a time.
+    pub woken: i64,
 }
 
 impl Frame {
@@ -64,6 +66,7 @@ struct FrameRow {
     state: String,
     revision: i32,
     invoice: Option<String>,
+    woken: i64,
 }
 
 impl TryFrom<FrameRow> for Frame {
@@ -87,6 +90,7 @@ impl TryFrom<FrameRow> for Frame {
             },
             revision: u32::try_from(row.revision).ok(),
             invoice: row.invoice,
+            woken: row.woken,
         })
     }
 }
@@ -189,32 +193,36 @@ fn columns<'a>(keys: impl Iterator<Item = &'a Key>) -> (Vec<String>, Vec<String>
 /// # Errors
 /// Any database error.
 pub async fn wake(pool: &PgPool, subscription: &str, now: Timestamp) -> Result<(), StoreError> {
-    let sql = "update statement set due_at_ms = least(due_at_ms, $2) where subscription = $1 and state <> 'closed'";
+    let sql = "update statement set due_at_ms = least(due_at_ms, $2), woken = woken + 1
+               where subscription = $1 and state <> 'closed'";
     sqlx::query(sql).bind(subscription).bind(now.0).execute(pool).await?;
     Ok(())
 }
 
 /// Puts statements off, each with its reason.
 ///
+/// Those that were woken since their frames were read stay due: what they wait for may have come.
+///
 /// # Errors
 /// Any database error.
 pub async fn put_off(
     pool: &PgPool,
-    waiting: &[(&Key, &'static str)],
+    waiting: &[(&Frame, &'static str)],
     until: Timestamp,
 ) -> Result<(), StoreError> {
     let sql = "update statement s set due_at_ms = $5, detail = waiting.why
-               from unnest($1::text[], $2::text[], $3::bigint[], $4::text[])
-                    as waiting (tenant_id, subscription, from_ms, why)
+               from unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $6::bigint[])
+                    as waiting (tenant_id, subscription, from_ms, why, woken)
                where s.tenant_id = waiting.tenant_id and s.subscription = waiting.subscription
-                 and s.from_ms = waiting.from_ms and s.state <> 'closed'";
-    let (tenants, subscriptions, from) = columns(waiting.iter().map(|(key, _)| *key));
+                 and s.from_ms = waiting.from_ms and s.woken = waiting.woken and s.state <> 'closed'";
+    let (tenants, subscriptions, from) = columns(waiting.iter().map(|(frame, _)| &frame.key));
     sqlx::query(sql)
         .bind(tenants)
         .bind(subscriptions)
         .bind(from)
         .bind(waiting.iter().map(|(_, why)| (*why).to_owned()).collect::<Vec<_>>())
         .bind(until.0)
+        .bind(waiting.iter().map(|(frame, _)| frame.woken).collect::<Vec<_>>())
         .execute(pool)
         .await?;
     Ok(())
