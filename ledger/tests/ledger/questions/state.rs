@@ -61,7 +61,8 @@ async fn schemas_like(world: &World, name: &str) -> i64 {
 async fn the_state_at_a_place_is_what_was_live_there() {
     const LIVE: &str = "select c.seq, u.consumed, u.outstanding,
         (select jsonb_agg(body -> 'lease' -> 'row' order by id) from ledger.fold_state where kind = 'lease')::text
-        from ledger.checkpoint c, ledger.meter_use u where c.shard = $1 and u.scope = $2";
+        from ledger.checkpoint c, ledger.meter_use u where c.shard = $1 and u.scope = $2
+        order by u.period_from desc limit 1";
     let mut world = World::new().await;
     let _ledger = a_life(&mut world).await;
     let (seq, consumed, outstanding, leases): (i64, i64, i64, String) = sqlx::query_as(LIVE)
