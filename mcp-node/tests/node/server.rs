@@ -14,6 +14,7 @@ use futures::stream;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::sync::CancellationToken;
 
 /// What it was sent.
 #[derive(Clone)]
@@ -31,6 +32,8 @@ pub struct Server {
     pub done: Arc<Mutex<std::collections::HashSet<String>>>,
     /// It speaks the revisions with sessions alone.
     pub old: Arc<std::sync::atomic::AtomicBool>,
+    /// Calls of `held` are answered from its end on.
+    pub hold: CancellationToken,
     pub port: u16,
 }
 
@@ -222,6 +225,10 @@ async fn tool(server: &Server, name: &str, id: &Value) -> Response {
         "events_without_answer" => with_type("text/event-stream", "id: 1\ndata:\n\n"),
         "stream" => with_type("text/event-stream", server.open()),
         "never" => std::future::pending().await,
+        "held" => {
+            server.hold.cancelled().await;
+            json_answer(&result(json!({ "content": [] })))
+        }
         // `tokens_7` says that it took 7 tokens; what stands behind the line is put in as it is.
         tokens if tokens.starts_with("tokens_") => {
             let used = &tokens["tokens_".len()..];
