@@ -164,7 +164,7 @@ const LOOKALIKE: &str = "A member differs from a known one only in case or in wh
 const LIKE_METHOD: &str = "`method` differs from a known one only in case or in what surrounds it.";
 
 impl<'a> Members<'a> {
-    fn into_message(self) -> Result<Message<'a>, Refusal> {
+    pub(crate) fn into_message(self) -> Result<Message<'a>, Refusal> {
         if let Some(problem) = self.problem {
             return Err(Refusal::InvalidRequest(problem));
         }

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::message::{Answer, Id, IdKey, Message, members, read, text};
+use crate::message::{Answer, Id, IdKey, Members, Message, members, read, text};
 
 /// The deepest nesting of an answer that is delivered: some clients read no more than about 200 levels.
 const MAX_DEPTH: usize = 128;
@@ -23,7 +23,7 @@ pub enum Reply<'a> {
     /// Certainly no answer, and no message that every client can read either: some give the call up at it.
     NoMessage,
     /// An answer.
-    Answer { to: AnswerTo, answer: Answer<'a> },
+    Answer { to: AnswerTo, answer: Answer<'a>, envelope: Envelope },
     /// It cannot be told what a client would read.
     Unclear,
 }
@@ -41,10 +41,21 @@ pub enum AnswerTo {
     Other(IdKey),
 }
 
+/// What is known of an answer around its result or error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Envelope {
+    /// Every client reads it, and as the answer to this call: JSON-RPC's members alone, with the call's id.
+    Plain,
+    /// Some client might not; or nobody has looked.
+    Unchecked,
+}
+
 /// Reads a message on the stream of the call `asked`, or the body of its answer.
 #[must_use]
 pub fn classify<'a>(bytes: &'a [u8], asked: &IdKey) -> Reply<'a> {
-    match read(bytes) {
+    let members = members(bytes);
+    let has_others = members.as_ref().is_ok_and(|members| members.has_others);
+    match members.and_then(Members::into_message) {
         Ok(Message::Request { .. } | Message::Notification { .. }) => Reply::Message,
         Ok(Message::Answer { id, answer }) => {
             let to = match id {
@@ -54,7 +65,9 @@ pub fn classify<'a>(bytes: &'a [u8], asked: &IdKey) -> Reply<'a> {
                 Some(id) if is_respelled(&id, asked) => AnswerTo::CallRespelled,
                 Some(id) => AnswerTo::Other(id.key()),
             };
-            Reply::Answer { to, answer }
+            let is_plain = to == AnswerTo::Call && !has_others;
+            let envelope = if is_plain { Envelope::Plain } else { Envelope::Unchecked };
+            Reply::Answer { to, answer, envelope }
         }
         Err(_) => match without_answer(bytes) {
             Some(true) => Reply::Message,
@@ -118,18 +131,17 @@ pub enum Undeliverable {
 /// Some clients would read nothing in it.
 pub fn for_every_client<'a>(
     message: &'a [u8],
+    envelope: Envelope,
     raw_id: &str,
 ) -> Result<Cow<'a, [u8]>, Undeliverable> {
     let looks = look_through(message);
     if looks.depth > MAX_DEPTH {
         return Err(Undeliverable::TooDeep);
     }
-    let members = members(message).map_err(|_| Undeliverable::Unwritable)?;
-    let is_named = members.id.is_none_or(|id| id.get() == raw_id || id.get() == "null");
-    let whole = if members.has_others || !is_named {
-        Cow::Owned(rewritten(message, raw_id, false).ok_or(Undeliverable::Unwritable)?)
-    } else {
+    let whole = if envelope == Envelope::Plain || is_plain(message, raw_id)? {
         Cow::Borrowed(message)
+    } else {
+        Cow::Owned(rewritten(message, raw_id, false).ok_or(Undeliverable::Unwritable)?)
     };
     if looks.has_surrogates {
         let repaired = with_whole_characters(&whole);
@@ -138,6 +150,13 @@ pub fn for_every_client<'a>(
         }
     }
     Ok(whole)
+}
+
+/// Whether it has the members of an answer alone, and the request's own spelling of its id, or names no request.
+fn is_plain(message: &[u8], raw_id: &str) -> Result<bool, Undeliverable> {
+    let members = members(message).map_err(|_| Undeliverable::Unwritable)?;
+    let is_named = members.id.is_none_or(|id| id.get() == raw_id || id.get() == "null");
+    Ok(!members.has_others && is_named)
 }
 
 /// An error that names no request, addressed to the one of this id.
@@ -176,25 +195,34 @@ struct Looks {
 
 /// Looks through valid JSON: how deep it is nested, and whether it escapes surrogates.
 fn look_through(json: &[u8]) -> Looks {
-    let (mut looks, mut depth, mut in_text, mut at) = (Looks::default(), 0_usize, false, 0);
+    let (mut looks, mut depth, mut at) = (Looks::default(), 0_usize, 0);
     while let Some(byte) = json.get(at) {
-        match (in_text, byte) {
-            (true, b'\\') => {
-                let digits = json.get(at + 2..at + 4).unwrap_or_default();
-                looks.has_surrogates |= json.get(at + 1) == Some(&b'u') && is_surrogate(digits);
-                at += 1; // What is escaped ends nothing.
-            }
-            (_, b'"') => in_text = !in_text,
-            (false, b'[' | b'{') => {
+        at += 1;
+        match byte {
+            b'"' => at = behind_text(json, at, &mut looks),
+            b'[' | b'{' => {
                 depth += 1;
                 looks.depth = looks.depth.max(depth);
             }
-            (false, b']' | b'}') => depth = depth.saturating_sub(1),
+            b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
-        at += 1;
     }
     looks
+}
+
+/// The place behind a text that begins at `at`.
+fn behind_text(json: &[u8], mut at: usize, looks: &mut Looks) -> usize {
+    while let Some(place) = memchr::memchr2(b'"', b'\\', json.get(at..).unwrap_or_default()) {
+        at += place + 1;
+        if json[at - 1] == b'"' {
+            return at;
+        }
+        let digits = json.get(at + 1..at + 3).unwrap_or_default();
+        looks.has_surrogates |= json.get(at) == Some(&b'u') && is_surrogate(digits);
+        at += 1; // What is escaped ends nothing.
+    }
+    json.len()
 }
 
 /// Whether the first two of four digits say that the escape is half of a pair.
@@ -257,7 +285,11 @@ fn oddly_addressed<'a>(bytes: &'a [u8], asked: &IdKey) -> Reply<'a> {
         return Reply::Unclear;
     }
     let answer = members.into_answer();
-    answer.map_or(Reply::Unclear, |answer| Reply::Answer { to: AnswerTo::CallRespelled, answer })
+    answer.map_or(Reply::Unclear, |answer| Reply::Answer {
+        to: AnswerTo::CallRespelled,
+        answer,
+        envelope: Envelope::Unchecked,
+    })
 }
 
 /// Whether two ids that differ are one to a reader that holds numbers as doubles, or takes texts of digits for numbers.
@@ -328,7 +360,7 @@ mod tests {
     fn an_answer_is_written_so_that_every_client_can_read_it() {
         #[track_caller]
         fn check(message: &str, expected: &str) {
-            let found = for_every_client(message.as_bytes(), "3").unwrap();
+            let found = for_every_client(message.as_bytes(), Envelope::Unchecked, "3").unwrap();
             assert_eq!(std::str::from_utf8(&found).unwrap(), expected);
             assert_eq!(matches!(found, Cow::Borrowed(_)), message == expected, "{message}");
         }
@@ -347,6 +379,24 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":3,"result":{"a":"\uD800x\udc00\ud83d\ude00\\\ud800"}}"#,
             r#"{"jsonrpc":"2.0","id":3,"result":{"a":"\ufffdx\ufffd\ud83d\ude00\\\ufffd"}}"#,
         );
+    }
+
+    #[test]
+    fn an_envelope_that_is_plain_needs_no_second_look() {
+        #[track_caller]
+        fn check(message: &str, expected: Envelope) {
+            let Reply::Answer { envelope, .. } = classify(message.as_bytes(), &asked("3")) else {
+                panic!("{message} is no answer");
+            };
+            assert_eq!(envelope, expected, "{message}");
+            let with = |envelope| for_every_client(message.as_bytes(), envelope, "3").unwrap();
+            assert_eq!(with(envelope), with(Envelope::Unchecked), "{message}");
+        }
+        check(r#"{"jsonrpc":"2.0","id":3,"result":{"a":"\ud800"}}"#, Envelope::Plain);
+        check(r#"{"error":{"code":1},"id":3,"jsonrpc":"2.0"}"#, Envelope::Plain);
+        check(r#"{"jsonrpc":"2.0","id":"3","result":{}}"#, Envelope::Unchecked);
+        check(r#"{"jsonrpc":"2.0","id":3,"result":{},"more":1}"#, Envelope::Unchecked);
+        check(r#"{"jsonrpc":"2.0","id":null,"error":{"code":1}}"#, Envelope::Unchecked);
     }
 
     #[test]
@@ -371,9 +421,9 @@ mod tests {
             let (open, shut) = ("[".repeat(depth), "]".repeat(depth));
             format!(r#"{{"jsonrpc":"2.0","id":3,"result":{{"a":{open}"]]["{shut}}}}}"#)
         };
-        assert!(for_every_client(nested(MAX_DEPTH - 2).as_bytes(), "3").is_ok());
+        assert!(for_every_client(nested(MAX_DEPTH - 2).as_bytes(), Envelope::Plain, "3").is_ok());
         let too_deep = nested(MAX_DEPTH - 1);
-        let found = for_every_client(too_deep.as_bytes(), "3");
+        let found = for_every_client(too_deep.as_bytes(), Envelope::Plain, "3");
         assert_eq!(found, Err(Undeliverable::TooDeep));
     }
 

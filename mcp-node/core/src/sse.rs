@@ -109,10 +109,20 @@ impl Splitter {
     }
 }
 
+/// A frame's lines, and what stands behind the last end of one.
+fn lines(frame: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = memchr::memchr2_iter(b'\n', b'\r', frame).chain(std::iter::once(frame.len()));
+    ends.scan(0, |begin, end| {
+        let line = &frame[*begin..end];
+        *begin = end + 1;
+        Some(line)
+    })
+}
+
 /// The data of a frame: its `data` lines, joined by LF; borrowed when there is one. `None` = it has none.
 #[must_use]
 pub fn data(frame: &[u8]) -> Option<Cow<'_, [u8]>> {
-    let mut lines = frame.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(|line| {
+    let mut lines = lines(frame).filter_map(|line| {
         let value = match line.strip_prefix(b"data:") {
             Some(value) => value,
             None if line == b"data" => b"",
@@ -133,17 +143,17 @@ pub fn data(frame: &[u8]) -> Option<Cow<'_, [u8]>> {
 /// Whether clients take the frame's data for a message: its type is `message`, or it has none.
 #[must_use]
 pub fn is_message(frame: &[u8]) -> bool {
-    let mut types = frame.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(|line| {
+    let types = lines(frame).filter_map(|line| {
         let value = line.strip_prefix(b"event:").or((line == b"event").then_some(&b""[..]))?;
         Some(value.strip_prefix(b" ").unwrap_or(value))
     });
-    types.next_back().is_none_or(|kind| kind.is_empty() || kind == b"message")
+    types.last().is_none_or(|kind| kind.is_empty() || kind == b"message")
 }
 
 /// The frame without its type and data: a place in the stream, and nothing that a client could take for a message.
 #[must_use]
 pub fn without_data(frame: &[u8]) -> Vec<u8> {
-    let lines = frame.split(|byte| matches!(byte, b'\n' | b'\r'));
+    let lines = lines(frame);
     let kept = lines.filter(|line| line.starts_with(b"id:") || line.starts_with(b"retry:"));
     let mut written: Vec<u8> = kept.flat_map(|line| [line, b"\n"].concat()).collect();
     if !written.is_empty() {
@@ -155,22 +165,30 @@ pub fn without_data(frame: &[u8]) -> Vec<u8> {
 /// The value of a field of a frame, the last if there are several; `None` = it has none.
 #[must_use]
 pub fn field<'a>(frame: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let lines = frame.split(|byte| matches!(byte, b'\n' | b'\r'));
-    let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(b":"));
-    values.next_back().map(|value| value.strip_prefix(b" ").unwrap_or(value))
+    let lines = lines(frame);
+    let values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(b":"));
+    values.last().map(|value| value.strip_prefix(b" ").unwrap_or(value))
+}
+
+/// The frame with this message for its data, in normal form; the same bytes, where it is so already.
+#[must_use]
+pub fn with_message(frame: Bytes, message: &[u8]) -> Bytes {
+    if is_normal(&frame) && data(&frame).is_some_and(|data| *data == *message) {
+        return frame;
+    }
+    with_data(&frame, message).into()
 }
 
 /// The frame with other data, and every other line of it as it was.
 #[must_use]
 pub fn with_data(frame: &[u8], data: &[u8]) -> Vec<u8> {
     let is_data = |line: &[u8]| line == b"data" || line.starts_with(b"data:");
-    let lines = frame.split(|byte| matches!(byte, b'\n' | b'\r'));
     let mut written = Vec::with_capacity(frame.len());
-    for line in lines.filter(|line| is_field(line) && !is_data(line)) {
+    for line in lines(frame).filter(|line| is_field(line) && !is_data(line)) {
         written.extend_from_slice(line);
         written.push(b'\n');
     }
-    for line in data.split(|byte| matches!(byte, b'\n' | b'\r')) {
+    for line in lines(data) {
         written.extend_from_slice(b"data: ");
         written.extend_from_slice(line);
         written.push(b'\n');
@@ -183,8 +201,7 @@ pub fn with_data(frame: &[u8], data: &[u8]) -> Vec<u8> {
 /// elsewhere, or take a name with something around it for the name.
 #[must_use]
 pub fn normal(frame: Bytes) -> Bytes {
-    let is_known = |line: &[u8]| line.is_empty() || line == b"data" || is_field(line);
-    if memchr::memchr(b'\r', &frame).is_none() && frame.split(|byte| *byte == b'\n').all(is_known) {
+    if is_normal(&frame) {
         return frame;
     }
     match data(&frame) {
@@ -198,6 +215,11 @@ pub fn normal(frame: Bytes) -> Bytes {
     }
 }
 
+fn is_normal(frame: &[u8]) -> bool {
+    let is_known = |line: &[u8]| line.is_empty() || line == b"data" || is_field(line);
+    memchr::memchr(b'\r', frame).is_none() && lines(frame).all(is_known)
+}
+
 /// Whether a line is a comment, or a field that the standard knows.
 fn is_field(line: &[u8]) -> bool {
     [&b":"[..], b"data:", b"event:", b"id:", b"retry:"].iter().any(|name| line.starts_with(name))
@@ -208,7 +230,7 @@ fn is_field(line: &[u8]) -> bool {
 pub fn with_ids(frame: &[u8], other: impl Fn(&str) -> String) -> Cow<'_, [u8]> {
     let mut written = vec![];
     let mut copied = 0;
-    for line in frame.split(|byte| matches!(byte, b'\n' | b'\r')) {
+    for line in lines(frame) {
         let Some(value) = line.strip_prefix(b"id:") else { continue };
         let value = value.strip_prefix(b" ").unwrap_or(value);
         let Ok(text) = std::str::from_utf8(value) else { continue };

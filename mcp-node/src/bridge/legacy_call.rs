@@ -11,6 +11,7 @@ use bytes::Bytes;
 use mcp_node_core::{
     Refusal,
     message::{Message, read},
+    reply::Envelope,
     splice,
 };
 use schemas::{KeyId, Outcome};
@@ -215,7 +216,12 @@ impl LegacyCall {
 
     fn asks_for_input(&self, message: Bytes, told: Bytes) -> Step {
         let form = AnswerForm::Message(StatusCode::OK, told);
-        Step::Answer { outcome: Outcome::InputRequired, message, form }
+        Step::Answer {
+            outcome: Outcome::InputRequired,
+            message,
+            envelope: Envelope::Unchecked,
+            form,
+        }
     }
 
     /// The server has answered.
@@ -236,7 +242,12 @@ impl LegacyCall {
             Some(-32022..=-32020) => StatusCode::BAD_REQUEST,
             _ => StatusCode::OK,
         };
-        Step::Answer { outcome, message, form: AnswerForm::Message(status, told) }
+        Step::Answer {
+            outcome,
+            message,
+            envelope: Envelope::Unchecked,
+            form: AnswerForm::Message(status, told),
+        }
     }
 }
 

@@ -11,7 +11,11 @@ use std::{borrow::Cow, sync::Arc};
 
 use axum::{body::Body, http::StatusCode, response::Response};
 use bytes::Bytes;
-use mcp_node_core::{Refusal, reply, sse};
+use mcp_node_core::{
+    Refusal,
+    reply::{self, Envelope},
+    sse,
+};
 use schemas::Outcome;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -33,8 +37,8 @@ pub enum Step {
     Frame(Bytes),
     /// A message that is certainly no answer, of a server that has no streams of events.
     Message(Bytes),
-    /// The answer; `message` = all of it as the server wrote it, to be measured.
-    Answer { outcome: Outcome, message: Bytes, form: AnswerForm },
+    /// The answer; `message` = all of it as the server wrote it, to be measured. `envelope` is of what the client is told.
+    Answer { outcome: Outcome, message: Bytes, envelope: Envelope, form: AnswerForm },
     /// An answer of the server's HTTP layer that is none to the call, and is the client's business; it is free.
     Passed(Response),
     /// There is no answer: how that is recorded, and what the client hears.
@@ -51,7 +55,7 @@ pub enum Step {
 pub enum AnswerForm {
     /// As the body of this head.
     Body(Response<()>),
-    /// As the data of this frame, written anew: clients differ in what ends a line, and an event.
+    /// As the data of this frame, in normal form: clients differ in what ends a line, and an event.
     Frame(Bytes),
     /// As this message, with this status, or as an event where a stream has begun.
     Message(StatusCode, Bytes),
@@ -177,10 +181,10 @@ impl<S: Source> Driver<S> {
                     self.client.message(&message).await;
                     Ok(false)
                 }
-                Step::Answer { outcome, message, form } => {
+                Step::Answer { outcome, message, envelope, form } => {
                     // Only behind a frame of a stream can something come yet; nobody else is asked again.
                     let is_last = !matches!(form, AnswerForm::Frame(_));
-                    let told = self.answer(outcome, message, form).await;
+                    let told = self.answer(outcome, message, envelope, form).await;
                     if is_last && told.is_ok() {
                         return End::Answered;
                     }
@@ -228,6 +232,7 @@ impl<S: Source> Driver<S> {
         &mut self,
         outcome: Outcome,
         message: Bytes,
+        envelope: Envelope,
         form: AnswerForm,
     ) -> Result<(), Refusal> {
         // Where going away cancels, an answer that nobody waits for is the answer to a cancelled call.
@@ -238,7 +243,7 @@ impl<S: Source> Driver<S> {
             AnswerForm::Message(_, told) => told,
             AnswerForm::Body(_) | AnswerForm::Frame(_) => &message,
         };
-        let told = match reply::for_every_client(told, &self.id.raw) {
+        let told = match reply::for_every_client(told, envelope, &self.id.raw) {
             Ok(Cow::Borrowed(_)) => told.clone(),
             Ok(Cow::Owned(rewritten)) => rewritten.into(),
             Err(error) => {
@@ -255,8 +260,7 @@ impl<S: Source> Driver<S> {
         match form {
             AnswerForm::Body(head) => self.client.respond(head.map(|()| Body::from(told))),
             AnswerForm::Frame(frame) => {
-                let frame = sse::with_data(&frame, &told).into();
-                self.client.send(frame).await;
+                self.client.send(sse::with_message(frame, &told)).await;
             }
             AnswerForm::Message(status, _) => self.client.answer(status, told).await,
         }

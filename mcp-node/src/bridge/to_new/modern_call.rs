@@ -10,6 +10,7 @@ use bytes::Bytes;
 use mcp_node_core::{
     Refusal, billable,
     message::{Answer, Message, read},
+    reply::Envelope,
     splice,
 };
 use schemas::Outcome;
@@ -121,7 +122,7 @@ impl ModernCall {
             // Whatever the status that it came with: to older clients 404 means that their session is gone.
             Some(told) => {
                 let form = AnswerForm::Message(StatusCode::OK, told);
-                Step::Answer { outcome, message, form }
+                Step::Answer { outcome, message, envelope: Envelope::Unchecked, form }
             }
             None => Step::Failed(Outcome::UpstreamError, Refusal::UpstreamInvalid),
         })

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use mcp_node_core::{
     Refusal, billable,
     message::{Message, read},
+    reply::Envelope,
 };
 use schemas::Outcome;
 
@@ -50,7 +51,7 @@ impl Source for ChannelAnswer {
                     _ => outcome,
                 };
                 let form = AnswerForm::Message(StatusCode::OK, message.clone());
-                Step::Answer { outcome, message, form }
+                Step::Answer { outcome, message, envelope: Envelope::Unchecked, form }
             }
             Some(Piece::Refused(refusal)) => Step::Failed(outcome_of(&refusal), refusal),
             None => Step::Failed(Outcome::UpstreamError, Refusal::UpstreamUnreachable),

@@ -3,7 +3,7 @@
 //! Every event of its stream that holds something is looked at: what is not certainly a message of the server's own is
 //! the answer, or ends the stream. Absent on purpose: recording and delivering (`call::Driver`).
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     http::{HeaderValue, Request, StatusCode, header::CONTENT_TYPE, response::Parts},
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use mcp_node_core::{
     Refusal, billable,
-    message::{Answer, IdKey, Message, read},
+    message::{Answer, IdKey},
     reply::{self, AnswerTo, Reply, classify},
     sse,
 };
@@ -138,11 +138,12 @@ impl Exchange {
             let checked = upstream.check_failure(head.status, &body, session);
             checked.err().map(|refusal| Step::Failed(Outcome::UpstreamError, refusal))
         };
-        let answer = match reply {
+        let (to, answer, envelope) = match reply {
             Reply::Answer {
-                to: AnswerTo::Call | AnswerTo::CallRespelled | AnswerTo::Nobody,
+                to: to @ (AnswerTo::Call | AnswerTo::CallRespelled | AnswerTo::Nobody),
                 answer,
-            } => answer,
+                envelope,
+            } => (to, answer, envelope),
             // Not MCP: an error of the server's HTTP layer passes if it says anything.
             _ if head.status.is_client_error()
                 && !body.trim_ascii().is_empty()
@@ -177,8 +178,10 @@ impl Exchange {
         *begun.status_mut() = if head.status.is_success() { StatusCode::OK } else { head.status };
         headers::copy_back(&head.headers, begun.headers_mut());
         begun.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let message = if head.status.is_success() { self.addressed(&body) } else { body.clone() };
-        Step::Answer { outcome, message, form: AnswerForm::Body(begun) }
+        // An error behind a status of failure stays as it is.
+        let to = if head.status.is_success() { to } else { AnswerTo::Call };
+        let message = self.addressed(&to, body);
+        Step::Answer { outcome, message, envelope, form: AnswerForm::Body(begun) }
     }
 
     fn outcome(&self, answer: Answer<'_>) -> Outcome {
@@ -190,13 +193,9 @@ impl Exchange {
     }
 
     /// An error that names no request, with the id of this one: what comes here answers nothing else.
-    fn addressed(&self, message: &Bytes) -> Bytes {
-        match read(message) {
-            Ok(Message::Answer { id: None, .. }) => {
-                reply::addressed(message, &self.id.raw).map_or_else(|| message.clone(), Bytes::from)
-            }
-            _ => message.clone(),
-        }
+    fn addressed(&self, to: &AnswerTo, message: Bytes) -> Bytes {
+        let named = || reply::addressed(&message, &self.id.raw).map(Bytes::from);
+        (*to == AnswerTo::Nobody).then(named).flatten().unwrap_or(message)
     }
 
     fn response(&self, head: &Parts, body: Bytes) -> Response {
@@ -247,16 +246,20 @@ impl Exchange {
                 ..
             } if self.answered => Step::Frame(sse::without_data(&frame).into()),
             Reply::Answer {
-                to: AnswerTo::Call | AnswerTo::CallRespelled | AnswerTo::Nobody,
+                to: to @ (AnswerTo::Call | AnswerTo::CallRespelled | AnswerTo::Nobody),
                 answer,
+                envelope,
             } => {
                 self.answered = true;
                 let outcome = self.outcome(answer);
-                let message = self.addressed(&Bytes::copy_from_slice(&data));
-                drop(data);
-                Step::Answer { outcome, message, form: AnswerForm::Frame(frame) }
+                let message = match data {
+                    Cow::Borrowed(line) => frame.slice_ref(line),
+                    Cow::Owned(lines) => lines.into(),
+                };
+                let message = self.addressed(&to, message);
+                Step::Answer { outcome, message, envelope, form: AnswerForm::Frame(frame) }
             }
-            Reply::Answer { to: AnswerTo::Other(id), answer } => {
+            Reply::Answer { to: AnswerTo::Other(id), answer, .. } => {
                 match self.of_another(&id, answer, &data) {
                     Ok(Verdict::Deliver) => {
                         drop(data);
