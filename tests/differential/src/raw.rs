@@ -49,6 +49,17 @@ pub async fn post(
     Ok(parse(&read_to_end(&mut connection, ANSWER_TIMEOUT).await))
 }
 
+/// Gets a page over a connection of its own.
+///
+/// # Errors
+/// There is no connection.
+pub async fn get(address: &str, path: &str) -> Result<Answer, Failure> {
+    let mut connection = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await?;
+    Ok(parse(&read_to_end(&mut connection, ANSWER_TIMEOUT).await))
+}
+
 /// What comes until the connection ends, however it ends, or until the time is over.
 pub async fn read_to_end(connection: &mut TcpStream, within: Duration) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -17,6 +17,16 @@ use crate::{Failure, raw, usage::Usage};
 /// One shard: the records of a node are one sequence, and what was recorded before a call stands before its record.
 const SHARDS: u16 = 1;
 const KEY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a record may be on its way to the log, on a machine that does much else.
+pub const RECORD_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// A call of a tool as everybody writes it.
+#[must_use]
+pub fn well_formed(tool: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{tool}","arguments":{{}}}}}}"#
+    )
+}
 
 /// What a key may do.
 #[derive(Clone, Debug, Default)]
@@ -221,6 +231,47 @@ impl Rig {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Waits until all that a node has recorded so far is on the log: until the record of one more call is, of a tool
+    /// that nobody else calls.
+    ///
+    /// # Errors
+    /// The node does not serve the call, or its record does not come.
+    pub async fn all_is_recorded(
+        &self,
+        node: &NodeProcess,
+        path: &str,
+        key: &Key,
+        tool: &str,
+    ) -> Result<(), Failure> {
+        let body = well_formed(tool);
+        let headers = [("x-api-key", key.secret.as_str())];
+        let answer = raw::post(&node.address, path, &headers, &body).await?;
+        if answer.status != 200 {
+            let (body, log) = (String::from_utf8_lossy(&answer.body), node.log_tail());
+            return Err(format!("the node does not serve: {} {body}\n{log}", answer.status).into());
+        }
+        let is_recorded =
+            self.usage.wait_until(RECORD_TIMEOUT, |usage| usage.of_tool(tool).units == 1);
+        if !is_recorded.await? {
+            let log = self.connection.jetstream.get_stream(LOG).await?;
+            let last = log.cached_info().state.last_sequence;
+            let metrics = raw::get(&node.address, "/metrics").await?;
+            let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+            let of_spool =
+                metrics.lines().filter(|line| line.contains("publish") || line.contains("spool"));
+            return Err(format!(
+                "a call that was answered is not on the log after {RECORD_TIMEOUT:?}: {tool}, {:?}, read up to {} of {last}\n{}\n{}",
+                self.usage.of_tool(tool),
+                self.usage.read_up_to(),
+                of_spool.collect::<Vec<_>>().join("\n"),
+                node.log_tail(),
+            )
+            .into());
+        }
+        self.usage.forget(tool);
+        Ok(())
     }
 
     /// What the ledger has counted for a tenant. Unit: units of `tool_calls`.

@@ -89,6 +89,12 @@ impl Usage {
         self.books.lock().tools.remove(tool);
     }
 
+    /// The sequence on the log up to which it was read.
+    #[must_use]
+    pub fn read_up_to(&self) -> u64 {
+        *self.news.borrow()
+    }
+
     /// The units of `tool_calls` that a tenant was counted in all.
     #[must_use]
     pub fn units_of(&self, tenant: TenantId) -> u64 {

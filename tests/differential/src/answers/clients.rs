@@ -19,7 +19,7 @@ const SCRIPTS: [(&str, &str); 2] = [
     ("cases.py", include_str!("../../clients/cases.py")),
 ];
 /// How many cases a client has in hand at once.
-const AT_ONCE: usize = 10;
+const AT_ONCE: usize = 32;
 /// A client that does not answer within so long beyond a case's own timeout has hung.
 const HUNG: Duration = Duration::from_secs(120);
 

@@ -27,8 +27,8 @@ use self::{
     server::Server,
 };
 use crate::{
-    Failure, Found, raw,
-    rig::{Key, KeyRules, NodeProcess, Rig},
+    Failure, Found,
+    rig::{Key, KeyRules, NodeProcess, RECORD_TIMEOUT, Rig},
     usage::Recorded,
 };
 
@@ -36,13 +36,12 @@ const SERVERS: [&str; 3] = ["old", "plain", "new"];
 /// A batch is judged when a call that was made behind it is on the log.
 const BATCH: u64 = 200;
 /// Batches that run at the same time: while the last cases of one time out, the next one runs.
-const BATCHES: usize = 3;
+const BATCHES: usize = 12;
 /// How long a client waits for an answer, and how long when a case is run again by itself.
 const TIMEOUT: Duration = Duration::from_millis(1_500);
 const LONG_TIMEOUT: Duration = Duration::from_secs(6);
 /// How many calls of our own client run at once.
-const AT_ONCE: usize = 16;
-const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
+const AT_ONCE: usize = 48;
 /// After so many differences no more are made simpler.
 const MAX_SIMPLIFIED: u64 = 300;
 
@@ -213,22 +212,7 @@ impl<'a> Answers<'a> {
     /// Waits until all that was recorded so far is on the log.
     async fn barrier(&self) -> Result<(), Failure> {
         let tool = format!("barrier-{}", self.runs.fetch_add(1, Ordering::Relaxed));
-        let body = format!(
-            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{tool}"}}}}"#
-        );
-        let headers = [("x-api-key", self.key.secret.as_str())];
-        let answer = raw::post(&self.node.address, "/mcp/plain", &headers, &body).await?;
-        if answer.status != 200 {
-            let (body, log) = (String::from_utf8_lossy(&answer.body), self.node.log_tail());
-            return Err(format!("the node does not serve: {} {body}\n{log}", answer.status).into());
-        }
-        let recorded =
-            self.rig.usage.wait_until(RECORD_TIMEOUT, |usage| usage.of_tool(&tool).units == 1);
-        if !recorded.await? {
-            return Err("a call that was answered is not on the log within 30 s".into());
-        }
-        self.rig.usage.forget(&tool);
-        Ok(())
+        self.rig.all_is_recorded(&self.node, "/mcp/plain", &self.key, &tool).await
     }
 
     fn take(&self, plan: &Plan, tool: &str, report: Report) -> Run {

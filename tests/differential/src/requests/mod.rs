@@ -38,7 +38,6 @@ const AT_ONCE: usize = 48;
 const BATCHES: usize = 3;
 /// How long a client waits for an answer, and for a second one where it sent two requests.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_200);
-const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a call may be on its way to its record when the next batch begins.
 const LATE_RECORD_TIMEOUT: Duration = Duration::from_secs(8);
 /// The same for a case that runs by itself, to find a simpler one.
@@ -207,19 +206,7 @@ impl<'a> Requests<'a> {
     /// Waits until all that was recorded so far is on the log.
     async fn barrier(&self) -> Result<(), Failure> {
         let tool = format!("barrier-{}", self.runs.fetch_add(2, Ordering::Relaxed));
-        let body = well_formed(&tool);
-        let headers = [("x-api-key", self.keys["open"].secret.as_str())];
-        let answer = raw::post(&self.node.address, "/mcp/h_plain", &headers, &body).await?;
-        if answer.status != 200 {
-            let (body, log) = (String::from_utf8_lossy(&answer.body), self.node.log_tail());
-            return Err(format!("the node does not serve: {} {body}\n{log}", answer.status).into());
-        }
-        let recorded =
-            self.rig.usage.wait_until(RECORD_TIMEOUT, |usage| usage.of_tool(&tool).units == 1);
-        if !recorded.await? {
-            return Err("a call that was answered is not on the log within 30 s".into());
-        }
-        Ok(())
+        self.rig.all_is_recorded(&self.node, "/mcp/h_plain", &self.keys["open"], &tool).await
     }
 
     /// How many calls of a tool that ran were recorded.
@@ -297,10 +284,6 @@ fn is_of(ran: &str, number: u64) -> bool {
     let bare = SERVERS[..4].iter().find_map(|server| ran.strip_prefix(&format!("{server}_")));
     let rest = bare.unwrap_or(ran).strip_prefix(&tool(number));
     rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
-}
-
-fn well_formed(tool: &str) -> String {
-    format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{tool}"}}}}"#)
 }
 
 /// Sends the bytes as the case says, and reads what comes back.
