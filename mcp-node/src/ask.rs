@@ -18,7 +18,7 @@ use schemas::{Epoch, LeaseAnswer, LeaseAsk, LeaseReply, LeaseRequest, NodeId, Sh
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{keys::KeyEntry, meter::Shared};
+use crate::keys::KeyEntry;
 
 /// How long one try may take.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -26,6 +26,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const MOST_ASKS: usize = 256;
 /// The most questions of one shard on their way at once.
 const MOST_FLYING: usize = 4;
+
+/// Who is told what the ledger answers.
+pub trait Answered: Send + Sync + 'static {
+    /// A key's lease came, or was refused.
+    fn answered(self: &Arc<Self>, key: &Arc<KeyEntry>, answer: LeaseAnswer);
+
+    /// Whether a question of this shard was answered at all.
+    fn reached(&self, shard: Shard, is_answered: bool);
+}
 
 /// One key's wish for a lease.
 pub struct QueuedLeaseAsk {
@@ -83,9 +92,9 @@ pub struct Who {
 
 impl AskQueues {
     /// Starts a task for each shard; they end with `stop`.
-    pub(crate) fn start(self, who: &Who, shared: &Arc<Shared>, stop: &CancellationToken) {
+    pub(crate) fn start(self, who: &Who, told: &Arc<impl Answered>, stop: &CancellationToken) {
         for (shard, queue) in (0u16..).zip(self.0) {
-            let run = run(Shard(shard), queue, who.clone(), shared.clone());
+            let run = run(Shard(shard), queue, who.clone(), told.clone());
             let stop = stop.clone();
             tokio::spawn(async move { stop.run_until_cancelled(run).await });
         }
@@ -97,7 +106,7 @@ async fn run(
     shard: Shard,
     mut queue: mpsc::UnboundedReceiver<QueuedLeaseAsk>,
     who: Who,
-    shared: Arc<Shared>,
+    told: Arc<impl Answered>,
 ) {
     let (mut waiting, mut flying) = (Vec::new(), FuturesUnordered::new());
     let (mut not_before, mut failures) = (Instant::now(), 0u32);
@@ -118,13 +127,13 @@ async fn run(
             Some((batch, answers)) = flying.next(), if !flying.is_empty() => match answers {
                 Ok(answers) => {
                     failures = 0;
-                    shared.reach.answered(shard);
+                    told.reached(shard, true);
                     let answered = batch.iter().zip(answers);
-                    answered.for_each(|(asked, answer)| shared.answered(&asked.known, answer));
+                    answered.for_each(|(asked, answer)| told.answered(&asked.known, answer));
                 }
                 Err(error) => {
                     failures += 1;
-                    shared.reach.failed(shard);
+                    told.reached(shard, false);
                     not_before = Instant::now() + back_off(failures);
                     metrics::counter!("mcp_lease_questions_failed_total").increment(1);
                     tracing::debug!(shard = shard.0, failures, %error, "Lease request failed: it is repeated");

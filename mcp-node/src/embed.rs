@@ -17,11 +17,12 @@ use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
 use mcp_node_core::breaker::BreakerSettings;
 
 use crate::{
-    Node,
     access::Access,
     http::{DoorSettings, GatewayState, SharedGateway, service},
+    node::Node,
+    server::Upstream,
     traces::Traces,
-    upstream::{HttpUpstream, Server, Upstream, UpstreamHeaders, UpstreamSettings},
+    upstream::{HttpUpstream, Server, UpstreamHeaders, UpstreamSettings},
 };
 
 /// How a server is metered. The defaults are those of the gateway (its README).
@@ -66,7 +67,7 @@ impl Default for MeteredSettings {
 /// ```
 #[derive(Clone)]
 pub struct Metered {
-    meter: crate::Meter,
+    meter: crate::meter::Meter,
     settings: MeteredSettings,
 }
 

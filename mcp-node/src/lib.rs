@@ -18,11 +18,13 @@ pub mod meter;
 pub mod node;
 pub mod publish;
 pub mod reach;
+pub mod request;
+pub mod server;
 pub mod spool;
 pub mod traces;
 pub mod upstream;
 pub mod watch;
-mod websocket;
+pub mod wire;
 
 pub use embed::Metered;
 pub use meter::{Call, Meter, MeterSettings, Origin, Permit};

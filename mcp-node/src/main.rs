@@ -14,13 +14,12 @@ use clap::Parser;
 use mcp_node::{
     Node,
     access::Access,
-    http::{
-        AddressLimits, GatewayState, SharedGateway, Tls, lanes::WorkerThreads, listen_over, router,
-    },
+    http::{AddressLimits, GatewayState, SharedGateway, Tls, listen_over, router},
     meter::Meter,
     spool::Folder,
     traces::Traces,
     upstream::{Signer, SignerError, SignerSettings},
+    wire::lanes::WorkerThreads,
 };
 use runtime::{
     health::Health,

@@ -14,8 +14,8 @@ use schemas::Shard;
 
 use crate::clock::Clock;
 
-/// Calls wait so long for a lease: what is shorter refuses nobody.
-const GRACE: Duration = crate::meter::LEASE_TIMEOUT;
+/// How long a call waits for a lease: a silence that is shorter refuses nobody.
+pub const LEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The connections of one node.
 pub struct Reach {
@@ -127,7 +127,7 @@ impl Reach {
             return self.partly_failing().into_iter().collect();
         }
         let has_lease = has_lease();
-        let is_served = |ms: u64| has_lease || Duration::from_millis(ms) < GRACE;
+        let is_served = |ms: u64| has_lease || Duration::from_millis(ms) < LEASE_TIMEOUT;
         let leases = if has_lease {
             "calls are served from the leases in hand until those are spent or end"
         } else {

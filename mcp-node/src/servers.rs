@@ -13,8 +13,9 @@ use axum::http::{HeaderName, HeaderValue, Uri};
 use mcp_node::{
     aggregate::{Aggregate, Member},
     http::Endpoint,
+    server::Upstream,
     upstream::{
-        DuplexUpstream, HttpUpstream, Remote, Server, Signer, Transport, Upstream, UpstreamHeaders,
+        DuplexUpstream, HttpUpstream, Remote, Server, Signer, Transport, UpstreamHeaders,
         UpstreamSettings,
     },
 };

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use runtime::traces::{Span, Tracer};
 use schemas::{KeyState, Outcome, Trace};
 
-use crate::http::{SESSION, VERSION};
+use crate::wire::{SESSION, VERSION};
 
 /// The header, and the member of `_meta`, that says where a request lies in a trace.
 pub const TRACEPARENT: &str = "traceparent";

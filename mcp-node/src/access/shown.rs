@@ -19,7 +19,7 @@ use mcp_node_core::{
 use super::{Access, Grant};
 use crate::{
     clock,
-    http::{
+    wire::{
         answer,
         frames::{self, Frames, is_events},
     },

@@ -18,8 +18,9 @@ use super::{
 };
 use crate::{
     bridge::messages::{INITIALIZED, addressed, agreed},
-    http::{
-        Kind, Post, SESSION, VERSION, answer,
+    request::{Kind, Post},
+    wire::{
+        SESSION, VERSION, answer,
         frames::{Frames, is_events},
     },
 };

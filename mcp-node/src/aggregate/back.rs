@@ -22,7 +22,7 @@ use super::{
     owners::ItemKind,
     sessions::Session,
 };
-use crate::http::frames::{self, Frames, is_events};
+use crate::wire::frames::{self, Frames, is_events};
 
 /// One answer on its way.
 pub struct Back {

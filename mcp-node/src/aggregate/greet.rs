@@ -23,7 +23,8 @@ use super::{
 };
 use crate::{
     bridge::messages::{self, LAST_OLD, META_SERVER, implementation},
-    http::{FIRST_MODERN, Kind, Post, SESSION, answer, answer::VERSIONS},
+    request::{Kind, Post},
+    wire::{FIRST_MODERN, SESSION, answer, answer::VERSIONS},
 };
 
 /// Who could be greeted.

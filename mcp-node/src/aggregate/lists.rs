@@ -21,7 +21,8 @@ use mcp_node_core::{
 use super::{Aggregate, Member, TWICE, ask::MemberError, owners::ItemKind, sessions::Session};
 use crate::{
     bridge::{messages, wire_id},
-    http::{Kind, Post, answer},
+    request::{Kind, Post},
+    wire::answer,
 };
 
 /// Pages of one server that are read at once; a list without an end must not be read for ever.

@@ -49,8 +49,10 @@ use self::{
 };
 use crate::{
     bridge::messages,
-    http::{FIRST_MODERN, Inbound, Kind, Post, answer, era},
-    upstream::{Upstream, UpstreamSettings},
+    request::{Inbound, Kind, Post},
+    server::Upstream,
+    upstream::UpstreamSettings,
+    wire::{FIRST_MODERN, answer, era},
 };
 
 /// What the new era does not have any more.

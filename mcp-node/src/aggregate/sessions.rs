@@ -19,7 +19,10 @@ use schemas::KeyId;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::http::{FIRST_MODERN, Inbound, Post, SESSION, VERSION};
+use crate::{
+    request::{Inbound, Post},
+    wire::{FIRST_MODERN, SESSION, VERSION},
+};
 
 /// Calls of one session whose server is remembered.
 const MOST_CALLS: usize = 1_024;

@@ -34,8 +34,9 @@ use super::{
 };
 use crate::{
     call::client::FRAMES,
-    http::{
-        Inbound, answer,
+    request::Inbound,
+    wire::{
+        answer,
         frames::{self, Frames, is_events},
     },
 };

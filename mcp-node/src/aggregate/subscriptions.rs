@@ -24,7 +24,8 @@ use super::{
 use crate::{
     bridge::messages,
     call::client::FRAMES,
-    http::{Kind, Post, answer, frames},
+    request::{Kind, Post},
+    wire::{answer, frames},
 };
 
 /// How long a server may take to acknowledge.

@@ -17,9 +17,9 @@ use super::{
     owners::ItemKind,
     sessions::Session,
 };
-use crate::http::{
-    Kind, Post,
-    frames::{self, Frames, is_events},
+use crate::{
+    request::{Kind, Post},
+    wire::frames::{self, Frames, is_events},
 };
 
 /// How servers say that there is no such resource, task, prompt or method.

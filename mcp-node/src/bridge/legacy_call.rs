@@ -25,8 +25,9 @@ use super::{
 };
 use crate::{
     call::{AnswerForm, End, Source, Step, client::FRAMES, outcome_of},
-    http::{Kind, Post, RequestId},
+    request::{Kind, Post},
     upstream::Piece,
+    wire::RequestId,
 };
 
 /// What a server of the old era may ask in the middle of a call, and a client of the new era answers.

@@ -14,9 +14,9 @@ use tokio::{
 use super::{Era, messages};
 use crate::{
     access::Grant,
-    http::{FIRST_MODERN, RequestId, era},
     traces::Traced,
     upstream::{Piece, Server, duplex, http::HttpLink},
+    wire::{FIRST_MODERN, RequestId, era},
 };
 
 /// How long a server may take to say what it speaks: one of the old era may say nothing at all.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use super::link::wire_id;
-use crate::http::{FIRST_MODERN, RequestId, answer::VERSIONS};
+use crate::wire::{FIRST_MODERN, RequestId, answer::VERSIONS};
 
 pub const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 const META_CLIENT: &str = "io.modelcontextprotocol/clientInfo";

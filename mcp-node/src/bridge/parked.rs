@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::{messages::Members, pool::Pooled};
-use crate::{http::RequestId, upstream::Piece};
+use crate::{upstream::Piece, wire::RequestId};
 
 /// How long a client may take to answer.
 const PATIENCE: Duration = Duration::from_secs(600);

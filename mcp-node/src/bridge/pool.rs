@@ -27,8 +27,9 @@ use super::{
 };
 use crate::{
     access::Grant,
-    http::{Post, RequestId},
+    request::Post,
     upstream::{Server, UpstreamSettings},
+    wire::RequestId,
 };
 
 type Place = (KeyId, String);

@@ -15,7 +15,10 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Era, messages, pool::Pooled, to_old::LegacyServerAdapter};
-use crate::http::{Post, RequestId, answer};
+use crate::{
+    request::Post,
+    wire::{RequestId, answer},
+};
 
 /// How long the server may take to note one subscription.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -25,8 +25,9 @@ use self::{modern_call::ModernCall, session::Session};
 use super::{Era, link::Conversation, messages};
 use crate::{
     call::{ClientEnd, Driver, InFlightCall, Owed, QuotaHints, Tasks},
-    http::{Inbound, Kind, Post, RequestId, SESSION, answer},
+    request::{Inbound, Kind, Post},
     upstream::{Server, UpstreamSettings},
+    wire::{RequestId, SESSION, answer},
 };
 
 /// The bridge of one server.

@@ -18,8 +18,9 @@ use super::{
 };
 use crate::{
     call::{ClientEnd, Driver, InFlightCall, Owed, QuotaHints, Tasks},
-    http::{FIRST_MODERN, Kind, Post, RequestId, VERSION, answer},
+    request::{Kind, Post},
     upstream::{Server, UpstreamSettings},
+    wire::{FIRST_MODERN, RequestId, VERSION, answer},
 };
 
 /// What the new era does not have any more.

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ClientEnd, InFlightCall, TaskPoll, Verdict};
 use crate::{
     clock,
-    http::{RequestId, answer},
+    wire::{RequestId, answer},
 };
 
 /// How long a stream may stay open behind its answer.

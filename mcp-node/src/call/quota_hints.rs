@@ -10,7 +10,7 @@ use mcp_node_core::{
     splice,
 };
 
-use crate::{clock, http::answer, meter::Permit};
+use crate::{clock, meter::Permit, wire::answer};
 
 /// What the answers to one client's call say of its quotas.
 #[derive(Clone, Debug, Default)]

@@ -7,8 +7,7 @@ use axum::{http::StatusCode, response::Response};
 use mcp_node_core::Refusal;
 use serde_json::{json, value::RawValue};
 
-use super::answer;
-use crate::clock;
+use crate::{clock, wire::answer};
 
 /// The member of the result's `_meta` that holds what a program can read.
 const META: &str = "dev.tollbook/refusal";

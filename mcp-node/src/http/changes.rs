@@ -14,11 +14,14 @@ use mcp_node_core::{
 };
 use schemas::KeyState;
 
-use super::{
-    answer,
-    frames::{self, Frames, is_events},
+use crate::{
+    bridge::messages,
+    keys::KeyEntry,
+    wire::{
+        answer,
+        frames::{self, Frames, is_events},
+    },
 };
-use crate::{bridge::messages, keys::KeyEntry};
 
 const CHANGED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
 

@@ -36,11 +36,12 @@ use tower::ServiceExt;
 
 use super::{
     activity::{Activity, Running, Timeouts, Verdict},
-    answer, era, framing,
+    framing,
     listen::{ClientAddress, ClientKey, ConnectionId},
     measure::{Measured, connection_ended},
     socket::{OverTcp, WatchedSocket},
 };
+use crate::wire::{answer, era};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 

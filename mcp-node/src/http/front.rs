@@ -5,8 +5,11 @@ use std::sync::Arc;
 use axum::response::Response;
 use mcp_node_core::Refusal;
 
-use super::{Inbound, Post};
-use crate::{aggregate::Aggregate, upstream::Upstream};
+use crate::{
+    aggregate::Aggregate,
+    request::{Inbound, Post},
+    server::Upstream,
+};
 
 /// One server, or several as one; both serve the same messages.
 #[derive(Clone)]

@@ -26,12 +26,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     activity::Timeouts,
     addresses::AddressLimits,
-    answer,
     connection::{Client, serve_requests},
-    lanes::WorkerThreads,
     tls::Tls,
 };
-use crate::clock;
+use crate::{
+    clock,
+    wire::{answer, lanes::WorkerThreads},
+};
 
 /// How long to wait when the system gives no connection: most often it is out of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);

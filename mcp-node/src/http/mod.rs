@@ -7,19 +7,15 @@
 
 mod activity;
 mod addresses;
-pub mod answer;
 mod as_result;
 mod changes;
 mod channel;
 mod connection;
 mod cors;
 mod doorway;
-pub(crate) mod era;
-pub(crate) mod frames;
 mod framing;
 mod front;
 mod heartbeat;
-pub mod lanes;
 mod listen;
 mod measure;
 mod not_found;
@@ -30,7 +26,7 @@ mod tls;
 mod websocket;
 mod well_known;
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -51,24 +47,22 @@ use self::activity::Activity;
 pub use self::{
     addresses::{AddressLimits, AddressSettings},
     doorway::SharedGateway,
-    era::FIRST_MODERN,
     front::Endpoint,
     listen::{ClientAddress, ClientKey, ConnectionId, ListenSettings, listen, listen_over},
-    post::{Kind, Post, RequestId},
     tls::{Tls, TlsError, TlsFiles},
 };
 use crate::{
     access::{Access, Grant},
-    keys::KeyEntry,
     meter::Meter,
+    request::Inbound,
+    server::Upstream,
     traces::Traces,
-    upstream::{Signer, Upstream},
+    upstream::Signer,
+    wire::{answer, era},
 };
 
 /// The header that names a session.
-pub const SESSION: &str = "mcp-session-id";
 /// The header that names the protocol's revision.
-pub const VERSION: &str = "mcp-protocol-version";
 
 /// What the door needs to know.
 #[derive(Clone, Debug)]
@@ -114,45 +108,6 @@ impl GatewayState {
             Some(name) => self.named.get(name).cloned().map(Endpoint::from),
             None => Some(self.front.clone()),
         }
-    }
-}
-
-/// A request whose caller is known.
-#[derive(Clone)]
-pub struct Inbound {
-    pub caller: Arc<KeyEntry>,
-    /// The scopes of the token that it came with; `None` = it came with the key itself.
-    pub scopes: Option<Arc<[String]>>,
-    pub headers: HeaderMap,
-    /// On which connection it came; 0 = nobody knows.
-    pub connection: u64,
-    /// The client's address; `None` = nobody knows, as within an embedding server.
-    pub client: Option<IpAddr>,
-}
-
-impl Inbound {
-    /// What it may do.
-    #[must_use]
-    pub fn grant(&self) -> Grant {
-        Grant { caller: self.caller.clone(), scopes: self.scopes.clone() }
-    }
-
-    /// The session that it names, in the era that has sessions; one that is unreadable, or several, are the session
-    /// ``, which nobody has.
-    #[must_use]
-    pub fn session(&self) -> Option<&str> {
-        if self.is_modern() {
-            return None;
-        }
-        let mut named = self.headers.get_all(SESSION).iter();
-        let first = named.next()?;
-        Some(if named.next().is_some() { "" } else { first.to_str().unwrap_or_default() })
-    }
-
-    /// Whether it speaks a revision without sessions.
-    #[must_use]
-    pub fn is_modern(&self) -> bool {
-        era::is_modern(&self.headers)
     }
 }
 

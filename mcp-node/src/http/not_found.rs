@@ -7,8 +7,8 @@ use axum::{
 use mcp_node_core::Refusal;
 use serde_json::json;
 
-use super::{GatewayState, answer, certificate};
-use crate::clock;
+use super::{GatewayState, certificate};
+use crate::{clock, wire::answer};
 
 /// The most paths that are listed.
 const MAX_LISTED: usize = 100;

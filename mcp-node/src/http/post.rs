@@ -13,134 +13,18 @@ use axum::{
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use mcp_node_core::{
-    Message, Refusal,
-    message::{IdKey, read, readable_id_of},
+    Refusal,
+    message::{read, readable_id_of},
 };
 
-use super::{Endpoint, GatewayState, Inbound, answer, as_result, changes, era};
+use super::{Endpoint, GatewayState, as_result, changes};
 use crate::{
-    access::Access,
-    call::{TaskPoll, Tasks},
     clock,
     keys::KeyEntry,
-    meter::{Call, Meter, Origin, Permit},
+    request::{Inbound, Kind, Post},
     traces::Traced,
+    wire::{answer, era},
 };
-
-/// A request's id: as it was written, and by its value.
-#[derive(Clone, Debug)]
-pub struct RequestId {
-    pub raw: String,
-    pub key: IdKey,
-}
-
-/// What was posted.
-#[derive(Clone, Debug)]
-pub enum Kind {
-    /// `tool` is there for `tools/call` and nothing else.
-    Request {
-        id: RequestId,
-        method: String,
-        tool: Option<String>,
-        /// What `Mcp-Name` repeats: see [`mcp_node_core::message::About`].
-        target: Option<String>,
-    },
-    Notification {
-        cancels: Option<IdKey>,
-    },
-    /// The client's answer to a request of the server.
-    Answer,
-}
-
-/// One posted message, ready to go on.
-#[derive(Clone)]
-pub struct Post {
-    pub inbound: Inbound,
-    /// The bytes as they came: what was checked is what is forwarded.
-    pub body: Bytes,
-    pub kind: Kind,
-    pub traced: Traced,
-    /// Size of the body that came. Unit: bytes.
-    bytes_in: u64,
-    server: Option<Arc<str>>,
-    meter: Meter,
-    access: Arc<Access>,
-}
-
-impl Post {
-    /// The same for one of several servers, with these headers. What is called, who calls and what counts stay as they
-    /// are, whatever that server reads.
-    #[must_use]
-    pub(crate) fn at(&self, server: &Arc<str>, headers: HeaderMap) -> Self {
-        let inbound = Inbound { headers, ..self.inbound.clone() };
-        Self { inbound, server: Some(server.clone()), ..self.clone() }
-    }
-
-    /// The same, to be sent again later: its span ends without it.
-    #[must_use]
-    pub(crate) fn untraced(&self) -> Self {
-        Self { traced: Traced::default(), ..self.clone() }
-    }
-
-    /// Takes leave for this message: `None` = it needs none, since it calls no tool.
-    ///
-    /// # Errors
-    /// See [`Access::check`] and [`Meter::admit`].
-    pub async fn admit(&self) -> Result<Option<Permit>, Refusal> {
-        let Kind::Request { id, tool: Some(tool), .. } = &self.kind else { return Ok(None) };
-        if let Err(refusal) = self.access.check(&self.inbound.grant(), tool) {
-            self.meter.refused(&self.inbound.caller, tool, &refusal);
-            return Err(refusal);
-        }
-        let origin = Origin {
-            connection: self.inbound.connection,
-            client: self.inbound.client,
-            request: &id.raw,
-            server: self.server.as_deref(),
-            traced: Some(&self.traced),
-        };
-        let call = Call { method: "tools/call", tool, bytes_in: self.bytes_in, origin };
-        self.meter.admit(&self.inbound.caller, call).await.map(Some)
-    }
-
-    /// Whether it calls a tool.
-    #[must_use]
-    pub fn calls(&self) -> bool {
-        matches!(self.kind, Kind::Request { tool: Some(_), .. })
-    }
-
-    /// Notes that this message goes nowhere.
-    pub fn refused(&self, refusal: &Refusal) {
-        if let Kind::Request { tool: Some(tool), .. } = &self.kind {
-            self.meter.refused(&self.inbound.caller, tool, refusal);
-        }
-    }
-
-    /// What may have to be counted of the answers to this request; `None` = nothing, beyond a call of a tool.
-    #[must_use]
-    pub fn asks_for_task(&self, tasks: &Arc<Tasks>) -> Option<TaskPoll> {
-        let Kind::Request { id, method, target, .. } = &self.kind else { return None };
-        let (connection, request) = (self.inbound.connection, id.raw.clone());
-        let method = ["tasks/get", "tasks/result", "subscriptions/listen"]
-            .into_iter()
-            .find(|known| known == method)?;
-        let (meter, caller) = (self.meter.clone(), self.inbound.caller.clone());
-        let (id, bytes_in) = (target.clone(), self.bytes_in);
-        Some(TaskPoll {
-            tasks: tasks.clone(),
-            meter,
-            caller,
-            method,
-            id,
-            bytes_in,
-            connection,
-            request,
-            server: self.server.clone(),
-            client: self.inbound.client,
-            traced: self.traced.clone(),
-        })
-    }
-}
 
 /// Serves a POST.
 pub(super) async fn serve(
@@ -169,7 +53,7 @@ pub(super) async fn serve_message(
             return answer::refuse(&refusal, readable_id_of(&body).map(|id| id.raw));
         }
     };
-    let kind = kind(&message);
+    let kind = Kind::of(&message);
     let id = match &kind {
         Kind::Request { id, .. } => Some(id.raw.clone()),
         Kind::Notification { .. } | Kind::Answer => None,
@@ -317,21 +201,5 @@ async fn throw_away(mut body: Body, mut left: usize) {
             Some(rest) => left = rest,
             None => return,
         }
-    }
-}
-
-/// What the message is.
-fn kind(message: &Message<'_>) -> Kind {
-    match message {
-        Message::Request { id, method, tool, about } => Kind::Request {
-            id: RequestId { raw: id.raw.to_owned(), key: id.key() },
-            method: method.to_string(),
-            tool: tool.as_deref().map(str::to_owned),
-            target: about.target.as_deref().map(str::to_owned),
-        },
-        Message::Notification { cancels, .. } => {
-            Kind::Notification { cancels: cancels.as_ref().map(mcp_node_core::message::Id::key) }
-        }
-        Message::Answer { .. } => Kind::Answer,
     }
 }

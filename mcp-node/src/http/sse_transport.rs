@@ -18,12 +18,13 @@ use mcp_node_core::Refusal;
 use tokio::sync::mpsc;
 
 use super::{
-    Endpoint, GatewayState, SharedGateway, answer, authenticate,
+    Endpoint, GatewayState, SharedGateway, authenticate,
     channel::{Channel, QUEUE, Received, refuse_other_era},
-    frames, guarded,
+    guarded,
     not_found::not_found,
     post, refused, served_at,
 };
+use crate::wire::{answer, frames};
 
 /// The routes of the transport.
 pub fn router() -> Router<SharedGateway> {

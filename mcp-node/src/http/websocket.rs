@@ -19,13 +19,14 @@ use tokio::sync::mpsc;
 
 use self::socket::Socket;
 use super::{
-    ClientKey, Endpoint, GatewayState, SharedGateway, answer, authenticate,
+    ClientKey, Endpoint, GatewayState, SharedGateway, authenticate,
     channel::{Channel, QUEUE, refuse_other_era},
     connection::HeldOpen,
     guarded,
     not_found::not_found,
     refused, served_at,
 };
+use crate::wire::answer;
 
 /// Headers that were meant for one message, which the request of a socket is not.
 const OF_ONE: [&str; 5] =

@@ -14,8 +14,8 @@ use axum::{
 use mcp_node_core::Refusal;
 use serde_json::Value;
 
-use super::{SharedGateway, answer, cors};
-use crate::access::WELL_KNOWN;
+use super::{SharedGateway, cors};
+use crate::{access::WELL_KNOWN, wire::answer};
 
 /// How long a cache may keep it.
 const KEPT: HeaderValue = HeaderValue::from_static("max-age=300");

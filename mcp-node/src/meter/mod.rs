@@ -10,7 +10,6 @@
 //! cancelled if it is dropped; nothing is admitted that could not be recorded.
 
 mod admit;
-mod backoff;
 mod bounds;
 mod permit;
 mod plans;
@@ -29,25 +28,22 @@ use std::{
 
 use mcp_node_core::{Action, Refusal, gate, message::LONGEST_NAME};
 use parking_lot::{Mutex, RwLock};
-use schemas::{KeyId, KeyState, LeaseAnswer, Record, secret::is_well_formed};
+use schemas::{KeyId, KeyState, LeaseAnswer, Record, Shard, secret::is_well_formed};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::backoff::Behaviour;
 pub use self::{permit::Permit, settings::MeterSettings};
 use self::{refusals::Refusals, rules::Rules};
 use crate::{
-    ask::{Askers, QueuedLeaseAsk},
+    ask::{Answered, Askers, QueuedLeaseAsk},
     clock::Clock,
     keys::{KeyEntry, Keys},
     labels::Labels,
-    reach::{Missing, Reach},
+    reach::{LEASE_TIMEOUT, Missing, Reach},
     spool::{CannotRecord, Spool},
     traces::Traced,
 };
 
-/// How long a call waits for a lease.
-pub(crate) const LEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// So many calls of one key wait at most for what others hold, or for a ledger that does not answer.
 const MAX_WAITING: u32 = 64;
 /// So many wait at most for an answer that is on its way, as for a key's first lease.
@@ -317,6 +313,28 @@ impl Meter {
     }
 }
 
+impl Answered for Shared {
+    fn answered(self: &Arc<Self>, known: &Arc<KeyEntry>, answer: LeaseAnswer) {
+        let (now, mut actions) = (self.clock.now(), Vec::new());
+        match answer {
+            LeaseAnswer::Granted(lease) => known.book.lock().granted(now, &lease, &mut actions),
+            LeaseAnswer::Refused { lease, why } => {
+                known.book.lock().refused(now, lease, why, &mut actions);
+            }
+        }
+        self.perform(known, actions);
+        known.changed.notify_waiters();
+    }
+
+    fn reached(&self, shard: Shard, is_answered: bool) {
+        if is_answered {
+            self.reach.answered(shard);
+        } else {
+            self.reach.failed(shard);
+        }
+    }
+}
+
 impl Shared {
     /// The rules as of now.
     fn rules(&self) -> Arc<Rules> {
@@ -346,19 +364,6 @@ impl Shared {
                 }
             }
         }
-    }
-
-    /// The ledger has answered.
-    pub(crate) fn answered(self: &Arc<Self>, known: &Arc<KeyEntry>, answer: LeaseAnswer) {
-        let (now, mut actions) = (self.clock.now(), Vec::new());
-        match answer {
-            LeaseAnswer::Granted(lease) => known.book.lock().granted(now, &lease, &mut actions),
-            LeaseAnswer::Refused { lease, why } => {
-                known.book.lock().refused(now, lease, why, &mut actions);
-            }
-        }
-        self.perform(known, actions);
-        known.changed.notify_waiters();
     }
 
     /// The ledger wants back what this key can spare here.

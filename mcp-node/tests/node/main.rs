@@ -15,6 +15,7 @@ mod delivered;
 mod door;
 mod duplex;
 mod embedded;
+mod floors;
 mod http_server;
 mod ledger;
 mod limits;

@@ -15,8 +15,9 @@ use std::{
 use axum::{Router, routing::get};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use http_body_util::BodyExt;
+use mcp_node::server::Upstream;
 use mcp_node::upstream::{
-    DuplexUpstream, HttpUpstream, Remote, Server as Behind, Transport, Upstream, UpstreamHeaders,
+    DuplexUpstream, HttpUpstream, Remote, Server as Behind, Transport, UpstreamHeaders,
 };
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};

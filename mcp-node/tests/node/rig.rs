@@ -10,15 +10,17 @@ use mcp_node::{
     access::Access,
     http::{
         AddressLimits, AddressSettings, DoorSettings, Endpoint, GatewayState, ListenSettings,
-        SharedGateway, Tls, lanes::WorkerThreads, listen, listen_over, router,
+        SharedGateway, Tls, listen, listen_over, router,
     },
     labels::Labels,
+    server::Upstream,
     spool::SpoolLimits,
     traces::Traces,
     upstream::{
-        DuplexUpstream, HttpUpstream, Server as Behind, Signer, Upstream, UpstreamHeaders,
-        UpstreamSettings, stdio::ServerCommand,
+        DuplexUpstream, HttpUpstream, Server as Behind, Signer, UpstreamHeaders, UpstreamSettings,
+        stdio::ServerCommand,
     },
+    wire::lanes::WorkerThreads,
 };
 use runtime::{http::Client, nats, nats::Nats};
 use schemas::Record;

@@ -3,7 +3,7 @@
 use http::Method;
 use http_body_util::BodyExt;
 use mcp_fixture::{Fixture, Speaks};
-use mcp_node::{access::Access, clock, upstream::Upstream};
+use mcp_node::{access::Access, clock, server::Upstream};
 use mcp_node_core::scope::ToolScopes;
 use schemas::{KeyDigest, Record, RefusalReason};
 use serde_json::{Value, json};

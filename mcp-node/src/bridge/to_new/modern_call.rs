@@ -29,8 +29,8 @@ use super::{
 };
 use crate::{
     call::{AnswerForm, End, Source, Step, outcome_of},
-    http::RequestId,
     upstream::Piece,
+    wire::RequestId,
 };
 
 /// No call needs more rounds than this; a server that asks for ever must not hold one for ever.

@@ -32,8 +32,8 @@ use super::super::{
 };
 use crate::{
     call::client::FRAMES,
-    http::{RequestId, answer},
     upstream::{ID_IN_USE, Piece},
+    wire::{RequestId, answer},
 };
 
 /// How long to wait before the server is asked again for a stream that it ended.

@@ -14,13 +14,13 @@ use mcp_node_core::{
     sse,
 };
 
-use super::{
-    super::{
-        Inbound, RequestId,
+use super::{super::own_stream, Channel};
+use crate::{
+    request::Inbound,
+    wire::{
+        RequestId,
         frames::{Frames, is_events},
-        own_stream,
     },
-    Channel,
 };
 
 /// How often a stream that broke off before the answer is asked for again in vain.

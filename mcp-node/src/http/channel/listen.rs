@@ -4,14 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 
-use super::{
-    super::{
-        Inbound,
-        frames::{Frames, is_events},
-        own_stream,
-    },
-    Channel,
-    hand_over::Place,
+use super::{super::own_stream, Channel, hand_over::Place};
+use crate::{
+    request::Inbound,
+    wire::frames::{Frames, is_events},
 };
 
 /// How long to wait before a stream that broke off is opened again, at first and at most.

@@ -27,8 +27,13 @@ pub use self::{
     received::{Received, What, id_in, refuse_other_era},
     registry::{Channels, OpenChannel},
 };
-use super::{Endpoint, GatewayState, Inbound, RequestId, SharedGateway, answer, post};
-use crate::{clock, upstream::ID_IN_USE};
+use super::{Endpoint, GatewayState, SharedGateway, post};
+use crate::{
+    clock,
+    request::Inbound,
+    upstream::ID_IN_USE,
+    wire::{RequestId, answer},
+};
 
 /// Messages on their way to a client, or from it, before no more are taken.
 pub const QUEUE: usize = 16;

@@ -15,8 +15,11 @@ use mcp_node_core::{
 
 use serde_json::{json, value::RawValue};
 
-use super::super::{FIRST_MODERN, Inbound, RequestId, SESSION, answer, era};
-use crate::clock;
+use crate::{
+    clock,
+    request::Inbound,
+    wire::{FIRST_MODERN, RequestId, SESSION, answer, era},
+};
 
 /// One message of a client.
 pub struct Received {
@@ -70,7 +73,7 @@ fn what(inbound: &Inbound, body: &[u8]) -> Result<What, Refusal> {
     }
     Ok(match message {
         Message::Request { id, method, tool, .. } => What::Request {
-            id: RequestId { raw: id.raw.to_owned(), key: id.key() },
+            id: RequestId::from(&id),
             greets: method == "initialize",
             calls: tool.is_some(),
         },

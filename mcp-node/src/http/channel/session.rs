@@ -2,8 +2,11 @@
 
 use axum::http::{HeaderMap, HeaderValue};
 
-use super::super::{FIRST_MODERN, Inbound, SESSION, VERSION};
-use crate::bridge::messages;
+use crate::{
+    bridge::messages,
+    request::Inbound,
+    wire::{FIRST_MODERN, SESSION, VERSION},
+};
 
 /// How far it is.
 #[derive(Default)]

@@ -12,7 +12,7 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use crate::websocket::{SUBPROTOCOL, accept_key};
+use crate::wire::websocket::{SUBPROTOCOL, accept_key};
 
 /// Why a request cannot become a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

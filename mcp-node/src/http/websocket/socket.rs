@@ -25,10 +25,10 @@ use tokio_tungstenite::{
 };
 
 use super::super::{
-    Inbound, SharedGateway, answer,
+    SharedGateway,
     channel::{Received, id_in},
 };
-use crate::{access::Grant, clock, websocket};
+use crate::{access::Grant, clock, request::Inbound, wire::answer, wire::websocket};
 
 /// How many heartbeats a client may be silent for.
 const MAX_MISSED: u32 = 3;

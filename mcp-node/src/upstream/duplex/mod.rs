@@ -41,7 +41,8 @@ use super::{
 use crate::{
     access::Grant,
     call::{ClientEnd, Driver, InFlightCall, Owed, QuotaHints, Tasks},
-    http::{Inbound, Kind, Post, RequestId, SESSION},
+    request::{Inbound, Kind, Post},
+    wire::{RequestId, SESSION},
 };
 
 /// How often sessions are looked at.
@@ -97,7 +98,7 @@ impl DuplexUpstream {
     }
 
     /// Whether the server speaks this transport to a caller: a channel can be opened.
-    pub(super) async fn speaks(&self, grant: &Grant) -> bool {
+    pub(crate) async fn speaks(&self, grant: &Grant) -> bool {
         self.shared.way.open(Some(grant), &self.shared.settings).await.is_ok()
     }
 

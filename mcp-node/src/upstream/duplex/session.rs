@@ -22,8 +22,8 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    http::RequestId,
     upstream::{ID_IN_USE, Piece, breaker::BreakerPermit},
+    wire::RequestId,
 };
 
 /// Messages of a server that wait for a stream. The oldest go first when there are more.

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     access::Grant,
-    http::frames::{Frames, is_events},
     upstream::UpstreamSettings,
+    wire::frames::{Frames, is_events},
 };
 
 /// An open stream.

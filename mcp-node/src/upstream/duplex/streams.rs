@@ -23,8 +23,9 @@ use super::Session;
 use crate::{
     call::{AnswerForm, End, Source, Step, outcome_of},
     clock,
-    http::{Inbound, RequestId, answer},
+    request::Inbound,
     upstream::Piece,
+    wire::{RequestId, answer},
 };
 
 /// What comes over a channel for one request, as the steps of its answer.

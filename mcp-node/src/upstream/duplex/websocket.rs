@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     access::Grant,
-    websocket::{self, SUBPROTOCOL},
+    wire::websocket::{self, SUBPROTOCOL},
 };
 
 /// After how long a silent server is asked whether it lives, and how often in vain.

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     call::{AnswerForm, End, InFlightCall, Source, Step, Verdict},
-    http::{RequestId, frames::is_events},
+    wire::{RequestId, frames::is_events},
 };
 
 /// One running request.

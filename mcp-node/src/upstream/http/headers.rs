@@ -5,7 +5,7 @@
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use mcp_node_core::Refusal;
 
-use crate::http::{Inbound, SESSION};
+use crate::{request::Inbound, wire::SESSION};
 
 /// Passed on to the server. `mcp-*` is passed on besides.
 const ON: [HeaderName; 9] = [

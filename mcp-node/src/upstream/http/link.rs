@@ -16,12 +16,12 @@ use super::{Answered, HttpUpstream, exchange::without_mark, headers};
 use crate::{
     access::Grant,
     call::client::FRAMES,
-    http::{
+    traces::Traced,
+    upstream::Piece,
+    wire::{
         SESSION, VERSION,
         frames::{Frames, is_events},
     },
-    traces::Traced,
-    upstream::Piece,
 };
 
 /// A way to the server.

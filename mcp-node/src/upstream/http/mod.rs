@@ -49,7 +49,8 @@ use crate::{
         ClientEnd, Driver, InFlightCall, Owed, QuotaHints, TaskPoll, Tasks, Verdict,
         client::{self, FRAMES},
     },
-    http::{Inbound, Kind, Post, RequestId, SESSION, answer, frames::is_events},
+    request::{Inbound, Kind, Post},
+    wire::{RequestId, SESSION, answer, frames::is_events},
 };
 
 /// Until when the answer to a request that may wait for a task, or listens, must be there.

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::{
     call::{InFlightCall, Verdict, in_flight::digest},
-    http::Inbound,
+    request::Inbound,
     upstream::{ID_IN_USE, UpstreamSettings},
 };
 

@@ -17,7 +17,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use runtime::http::{Client, HttpError};
 use tower::{ServiceExt, util::BoxCloneSyncService};
 
-use crate::http::lanes;
+use crate::wire::lanes;
 
 /// A server within this process.
 pub type Local = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;

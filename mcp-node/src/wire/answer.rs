@@ -73,7 +73,7 @@ pub fn error(refusal: &Refusal, id: Option<&str>, now: Timestamp) -> Vec<u8> {
 }
 
 /// What a program can read of a refusal.
-pub(super) fn data(refusal: &Refusal, now: Timestamp) -> Value {
+pub(crate) fn data(refusal: &Refusal, now: Timestamp) -> Value {
     let mut data = json!({ "reason": refusal.reason() });
     let mut put = |name: &str, value: Value| data[name] = value;
     if let Some(ms) = refusal.retry_after_ms(now) {

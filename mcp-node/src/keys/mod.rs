@@ -4,6 +4,8 @@
 //! a key that changes tells its leases at once. A look-up takes one hash and a read lock that 64 others share the
 //! load of; nothing here is locked while a call runs. Absent on purpose: where states come from (see `watch`).
 
+mod behaviour;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -18,7 +20,7 @@ use schemas::{KeyDigest, KeyId, KeyState, KeyStatus, Timestamp};
 use subtle::ConstantTimeEq;
 use tokio::sync::Notify;
 
-use crate::meter::Behaviour;
+use self::behaviour::Behaviour;
 
 /// No secret is longer. Unit: bytes.
 const LONGEST_SECRET: usize = 512;

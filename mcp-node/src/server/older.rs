@@ -12,8 +12,11 @@ use axum::{http::StatusCode, response::Response};
 use futures::{FutureExt, future::BoxFuture};
 use mcp_node_core::Refusal;
 
-use super::{Server, Upstream};
-use crate::http::{Inbound, Post};
+use super::Upstream;
+use crate::{
+    request::{Inbound, Post},
+    upstream::Server,
+};
 
 /// How long a stream may take to say that it is one of 2024-11-05.
 const PROBE: Duration = Duration::from_secs(5);
