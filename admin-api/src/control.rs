@@ -35,7 +35,7 @@ const TRIES: u32 = 8;
 /// call sees that message.
 const WAIT: Duration = Duration::from_millis(100);
 /// How long an answer waits for the directory to apply what was just stored.
-const APPLY_PATIENCE: Duration = Duration::from_secs(10);
+const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The one way to `CONTROL` in this process.
 #[derive(Clone)]
@@ -173,7 +173,7 @@ impl Control {
     async fn until_applied(&self, seq: u64) {
         let mut applied = self.applied.clone();
         let reached = applied.wait_for(|applied| *applied >= seq);
-        if tokio::time::timeout(APPLY_PATIENCE, reached).await.is_err() {
+        if tokio::time::timeout(APPLY_TIMEOUT, reached).await.is_err() {
             tracing::warn!(stream.seq = seq, "A decision is stored but not applied here yet");
         }
     }

@@ -38,7 +38,7 @@ pub enum AdminError {
 }
 
 /// How long the streams may take to be made by the ledger, and NATS to answer at the start.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Runs until `stop` is cancelled.
 ///
@@ -50,7 +50,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AdminErr
     let pool = runtime::postgres::connect_read_only(config.postgres_url.expose(), "ledger").await?;
     let nats = runtime::nats::connect(&config.nats_url, "admin-api").await?;
     for stream in [subject::CONTROL, subject::LOG] {
-        runtime::nats::wait_for_stream(&nats.jetstream, stream, PATIENCE).await?;
+        runtime::nats::wait_for_stream(&nats.jetstream, stream, TIMEOUT).await?;
     }
     let shards = shards(&nats).await?;
     let (control, follower) = open_control(&nats, &health).await?;
@@ -89,7 +89,7 @@ async fn shards(nats: &Nats) -> Result<u16, AdminError> {
 
 /// Builds the directory, again while NATS does not answer.
 async fn open_control(nats: &Nats, health: &Health) -> Result<(Control, Follower), AdminError> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
     loop {
         match Control::open(nats.clone(), health.clone()).await {
             Err(error) if error.is_transient() && tokio::time::Instant::now() < deadline => {

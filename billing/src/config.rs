@@ -157,8 +157,8 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let name = |text: &str, most: usize| {
-            !text.trim().is_empty() && text.len() <= most && !text.chars().any(char::is_control)
+        let name = |text: &str, max: usize| {
+            !text.trim().is_empty() && text.len() <= max && !text.chars().any(char::is_control)
         };
         let refused = |key, what| Err(ConfigError::Refused { key, what });
         if self.operator_token.is_blank() {
@@ -174,13 +174,13 @@ impl Config {
             }
             ProviderKind::File => {}
         }
-        for (key, text, most) in [
+        for (key, text, max) in [
             ("STRIPE_ACCOUNT", &self.stripe_account, 100),
             ("METER_EVENT_NAME", &self.meter_event_name, 100),
             ("PRODUCT_NAME", &self.product_name, 250),
             ("PRICE_LOOKUP_KEY", &self.price_lookup_key, 200),
         ] {
-            if !name(text, most) {
+            if !name(text, max) {
                 return refused(key, "blank, too long, or with control characters");
             }
         }

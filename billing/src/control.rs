@@ -204,7 +204,7 @@ pub async fn current_tenant(
 /// # Errors
 /// `Later` when it has not within five seconds.
 pub async fn wait_until_folded(pool: &PgPool, seq: u64) -> Result<(), FoldError> {
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const TIMEOUT: Duration = Duration::from_secs(5);
     const LOOK: Duration = Duration::from_millis(10);
     let wait = async {
         while checkpoint::read(pool, Projection::Control).await?.0 < seq {
@@ -212,7 +212,7 @@ pub async fn wait_until_folded(pool: &PgPool, seq: u64) -> Result<(), FoldError>
         }
         Ok::<(), FoldError>(())
     };
-    tokio::time::timeout(PATIENCE, wait)
+    tokio::time::timeout(TIMEOUT, wait)
         .await
         .map_err(|late| FoldError::Later("the fold of CONTROL lags", Box::new(late)))?
 }

@@ -17,7 +17,7 @@ use crate::{
 /// How often each period is compared. Unit: milliseconds.
 const EVERY_MS: i64 = 24 * 3_600_000;
 /// Periods of one sweep: reads are rationed, and the next sweep takes more.
-const MOST: i64 = 200;
+const MAX: i64 = 200;
 
 /// Why a comparison did not come to its end; the next sweep goes on.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ pub async fn compare(
     provider: &impl Provider,
     now: Timestamp,
 ) -> Result<(), DriftError> {
-    for due in drift::due(pool, now.plus_ms(-EVERY_MS), now, MOST).await? {
+    for due in drift::due(pool, now.plus_ms(-EVERY_MS), now, MAX).await? {
         for sum in &due.taken {
             let (meter, taken) = sum;
             let told = provider.period_total(&due.customer, meter, due.period).await?;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 const LOCK: i64 = 0x746f_6c6c_6269_6c6c;
 const LOOK: Duration = Duration::from_millis(500);
 /// How long the database may be silent before the lock is thought lost.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs `work` whenever this process holds the lock, until stopped. Its token is cancelled when the lock is lost.
 pub async fn lead<F: Future<Output = ()>>(
@@ -67,7 +67,7 @@ async fn hold(connection: &mut PgConnection, term: &CancellationToken) {
             () = term.cancelled() => return,
             () = tokio::time::sleep(LOOK) => {}
         }
-        match tokio::time::timeout(PATIENCE, connection.ping()).await {
+        match tokio::time::timeout(TIMEOUT, connection.ping()).await {
             Ok(Ok(())) => {}
             lost => {
                 tracing::warn!(?lost, "Lost the lead");

@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// How long to wait for streams that the ledger makes.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 const BACKOFF: Backoff = Backoff { first_ms: 500, longest_ms: 30_000 };
 
 /// Why the process ended, or never began.
@@ -99,7 +99,7 @@ async fn connect(config: &Config) -> Result<(PgPool, Nats), ServeError> {
     let pool = store::connect(config.postgres_url.expose()).await?;
     let nats = runtime::nats::connect(&config.nats_url, "billing").await?;
     for stream in [subject::CONTROL, subject::STRIPE, subject::LOG] {
-        wait_for_stream(&nats.jetstream, stream, PATIENCE).await?;
+        wait_for_stream(&nats.jetstream, stream, TIMEOUT).await?;
     }
     Ok((pool, nats))
 }

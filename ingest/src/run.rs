@@ -23,8 +23,8 @@ use crate::{
 const LAST_BATCH: Duration = Duration::from_secs(5);
 
 /// How long the stream may take to be made, and ClickHouse to answer, at the start.
-const LOG_PATIENCE: Duration = Duration::from_secs(120);
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const LOG_TIMEOUT: Duration = Duration::from_secs(120);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs ingest until `stop` is cancelled.
 ///
@@ -54,7 +54,7 @@ async fn ingest(
     stop: &CancellationToken,
 ) -> Result<(), IngestError> {
     let nats = runtime::nats::connect(&config.nats_url, "ingest").await?;
-    runtime::nats::wait_for_stream(&nats.jetstream, subject::LOG, LOG_PATIENCE).await?;
+    runtime::nats::wait_for_stream(&nats.jetstream, subject::LOG, LOG_TIMEOUT).await?;
     let Opened { client, src, created_ms, writer, positions, reader } =
         open_patiently(config, &nats, health, stop).await?;
     tracing::info!(src, stored = writer.stored(), "Reading the log");
@@ -87,14 +87,14 @@ struct Opened {
     reader: Reader,
 }
 
-/// Opens tables and log, again and again while someone does not answer, for [`START_PATIENCE`].
+/// Opens tables and log, again and again while someone does not answer, for [`START_TIMEOUT`].
 async fn open_patiently(
     config: &Config,
     nats: &Nats,
     health: &Health,
     stop: &CancellationToken,
 ) -> Result<Opened, IngestError> {
-    let deadline = Instant::now() + START_PATIENCE;
+    let deadline = Instant::now() + START_TIMEOUT;
     loop {
         match open(config, nats, health, stop).await {
             Err(error) if error.is_transient() && Instant::now() < deadline => {

@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 use crate::keys::KeyEntry;
 
 /// How long one try may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 /// The most keys in one question.
-const MOST_ASKS: usize = 256;
+const MAX_ASKS: usize = 256;
 /// The most questions of one shard on their way at once.
-const MOST_FLYING: usize = 4;
+const MAX_FLYING: usize = 4;
 
 /// Who is told what the ledger answers.
 pub trait Answered: Send + Sync + 'static {
@@ -111,12 +111,11 @@ async fn run(
     let (mut waiting, mut flying) = (Vec::new(), FuturesUnordered::new());
     let (mut not_before, mut failures) = (Instant::now(), 0u32);
     loop {
-        while !waiting.is_empty() && flying.len() < MOST_FLYING && Instant::now() >= not_before {
-            let batch: Vec<QueuedLeaseAsk> =
-                waiting.drain(..waiting.len().min(MOST_ASKS)).collect();
+        while !waiting.is_empty() && flying.len() < MAX_FLYING && Instant::now() >= not_before {
+            let batch: Vec<QueuedLeaseAsk> = waiting.drain(..waiting.len().min(MAX_ASKS)).collect();
             flying.push(question(shard, batch, &who));
         }
-        let blocked = !waiting.is_empty() && flying.len() < MOST_FLYING;
+        let blocked = !waiting.is_empty() && flying.len() < MAX_FLYING;
         tokio::select! {
             Some(asked) = queue.recv() => {
                 waiting.push(asked);
@@ -173,9 +172,9 @@ async fn send(
     request: &LeaseRequest,
 ) -> Result<Vec<LeaseAnswer>, AskError> {
     let payload = serde_json::to_vec(request).map_err(|e| AskError(e.to_string()))?;
-    let request = Request::new().payload(payload.into()).timeout(Some(PATIENCE));
+    let request = Request::new().payload(payload.into()).timeout(Some(TIMEOUT));
     // The client's own timer starts late when its channel is full: this one does not.
-    let answer = tokio::time::timeout(2 * PATIENCE, client.send_request(subject, request)).await;
+    let answer = tokio::time::timeout(2 * TIMEOUT, client.send_request(subject, request)).await;
     let answer =
         answer.map_err(|_| AskError("no answer".into()))?.map_err(|e| AskError(e.to_string()))?;
     let reply: LeaseReply =

@@ -155,7 +155,7 @@ pub struct Config {
     pub together: Vec<Prefixed>,
     pub told: Told,
     pub upstream: UpstreamSettings,
-    pub connect_patience: Duration,
+    pub connect_timeout: Duration,
     pub drain: Duration,
     pub flush: Duration,
     /// Where spans go; `None` = there are none.
@@ -221,8 +221,8 @@ impl Config {
         let addresses = addresses::addresses(&file)?;
         Ok(Self {
             listening: ListenSettings {
-                most_connections: file.max_connections,
-                head_patience: connection,
+                max_connections: file.max_connections,
+                head_timeout: connection,
                 idle_timeout: Duration::from_millis(file.idle_timeout),
             },
             upstream: operations::upstream(&file)?,
@@ -240,7 +240,7 @@ impl Config {
             },
             door: DoorSettings {
                 max_request_bytes: file.max_request_size,
-                body_patience: connection,
+                body_timeout: connection,
                 heartbeat: Duration::from_millis(file.heartbeat_ms),
                 origins: listed(&file.allowed_origins),
                 hosts: listed(&file.allowed_hosts),
@@ -252,7 +252,7 @@ impl Config {
             servers,
             together,
             told,
-            connect_patience: connection,
+            connect_timeout: connection,
             drain: Duration::from_millis(file.drain_ms),
             flush: Duration::from_millis(file.flush_ms),
             traces,

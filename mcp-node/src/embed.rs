@@ -41,7 +41,7 @@ impl Default for MeteredSettings {
         Self {
             door: DoorSettings {
                 max_request_bytes: 5 << 20,
-                body_patience: Duration::from_secs(10),
+                body_timeout: Duration::from_secs(10),
                 heartbeat: Duration::from_secs(15),
                 origins: Vec::new(),
                 hosts: Vec::new(),

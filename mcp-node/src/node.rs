@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long the streams may take to appear after a start.
-const STREAMS_PATIENCE: Duration = Duration::from_secs(60);
+const STREAMS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a node needs to know.
 #[derive(Clone, Debug)]
@@ -176,7 +176,7 @@ impl Drop for Node {
 async fn shards(nats: &Nats) -> Result<u16, NodeError> {
     let buckets = [subject::KEYS, subject::WATERMARKS].map(|bucket| format!("KV_{bucket}"));
     for stream in [subject::LOG, &buckets[0], &buckets[1]] {
-        wait_for_stream(&nats.jetstream, stream, STREAMS_PATIENCE).await?;
+        wait_for_stream(&nats.jetstream, stream, STREAMS_TIMEOUT).await?;
     }
     let said = stream_metadata(&nats.jetstream, subject::LOG, subject::SHARDS_METADATA).await?;
     said.and_then(|text| text.parse().ok()).filter(|shards| *shards > 0).ok_or(NodeError::Shards)

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::spool::{Batch, Reader, Spool, SpoolError};
 
 /// How long one message may take to be acknowledged.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Messages of a shard leave at least this long after one another: what comes alone goes at once, what comes fast goes
 /// together, and the cost of a message (here, at the log, in the ledger) is shared by what is in it.
@@ -146,7 +146,7 @@ impl Publisher {
         let body = body(self.spool.node().as_str(), self.shard, batch);
         let subject = self.subject.clone();
         let stored = publish_expecting(&self.nats.jetstream, subject, None, body, expected);
-        match tokio::time::timeout(PATIENCE, stored).await {
+        match tokio::time::timeout(TIMEOUT, stored).await {
             Ok(stored) => stored,
             Err(elapsed) => Err(PublishError::Unknown(Box::new(elapsed))),
         }
@@ -159,7 +159,7 @@ impl Publisher {
         loop {
             self.connected().await;
             let last = last_on_subject(&self.nats.jetstream, subject::LOG, &self.subject);
-            let why = match tokio::time::timeout(PATIENCE, last).await {
+            let why = match tokio::time::timeout(TIMEOUT, last).await {
                 Ok(Ok(None)) => return Tip { seq: 0, position: known },
                 Ok(Ok(Some(message))) => match last_position(&message.payload) {
                     Some(position) => return Tip { seq: message.sequence, position },

@@ -32,7 +32,7 @@ struct Spec {
     identity: bool,
     organization: Option<HeaderValue>,
     settings: UpstreamSettings,
-    connect_patience: Duration,
+    connect_timeout: Duration,
 }
 
 /// The servers of a node; the first is at `/mcp`.
@@ -61,7 +61,7 @@ impl Servers {
                 identity: config.told.identity,
                 organization: config.told.organization.clone(),
                 settings: config.upstream,
-                connect_patience: config.connect_patience,
+                connect_timeout: config.connect_timeout,
             };
             let kept = self.running.iter().find(|(known, _)| *known == spec);
             let upstream = kept.map_or_else(|| self.begin(&spec), |(_, upstream)| upstream.clone());
@@ -103,18 +103,18 @@ impl Servers {
             signer: self.signer.clone(),
         };
         let remote = |url: &Uri, transport| {
-            let remote = Remote::new(url.clone(), transport, spec.connect_patience, stamp.clone());
+            let remote = Remote::new(url.clone(), transport, spec.connect_timeout, stamp.clone());
             Upstream::new(Server::Duplex(DuplexUpstream::of_remote(remote, settings)), settings)
         };
         let upstream = match &spec.served.behind {
             Behind::Url(url, UrlTransport::Http) => {
-                let (url, patience) = (url.clone(), spec.connect_patience);
-                let http = HttpUpstream::stamped(url, patience, settings, stamp);
+                let (url, timeout) = (url.clone(), spec.connect_timeout);
+                let http = HttpUpstream::stamped(url, timeout, settings, stamp);
                 Upstream::new(Server::Http(http), settings)
             }
             Behind::Url(url, UrlTransport::Auto) => {
-                let (address, patience) = (url.clone(), spec.connect_patience);
-                let http = HttpUpstream::stamped(address, patience, settings, stamp.clone());
+                let (address, timeout) = (url.clone(), spec.connect_timeout);
+                let http = HttpUpstream::stamped(address, timeout, settings, stamp.clone());
                 Upstream::new(Server::Http(http), settings).or_older(remote(url, Transport::Sse))
             }
             Behind::Url(url, UrlTransport::Sse) => remote(url, Transport::Sse),
@@ -190,9 +190,9 @@ impl Servers {
             all.end_streams();
         }
         for (spec, upstream) in self.gone(before) {
-            let (patience, upstream) = (spec.settings.request_patience, upstream.clone());
+            let (timeout, upstream) = (spec.settings.request_timeout, upstream.clone());
             tokio::spawn(async move {
-                tokio::time::sleep(patience + AFTERWARDS).await;
+                tokio::time::sleep(timeout + AFTERWARDS).await;
                 upstream.stop().await;
             });
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use plant::{Calls, PlantSettings, make_calls, wait_for_ties};
 use stack::Part;
 
-use crate::world::{PATIENCE, eventually, subscribed};
+use crate::world::{TIMEOUT, eventually, subscribed};
 
 /// Kills ledger, ingest and billing, each while a run of calls goes on.
 #[tokio::test(flavor = "multi_thread")]
@@ -34,7 +34,7 @@ async fn killed_services_lose_and_double_nothing() {
             answered += calls.succeeded;
         }
     }
-    let ties = wait_for_ties(&plant, &demo.tenant, (answered, 0), PATIENCE).await;
+    let ties = wait_for_ties(&plant, &demo.tenant, (answered, 0), TIMEOUT).await;
     ties.unwrap_or_else(|error| panic!("{}", error.report()));
 }
 

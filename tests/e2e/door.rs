@@ -4,7 +4,7 @@ use plant::{PlantSettings, wait_for_ties};
 use serde_json::json;
 use stack::Part;
 
-use crate::world::{PATIENCE, RawClient, eventually, message, subscribed};
+use crate::world::{RawClient, TIMEOUT, eventually, message, subscribed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_malformed_and_revoked_keys_look_the_same() {
@@ -66,7 +66,7 @@ async fn what_the_upstream_does_not_answer_is_not_billed() {
     let down = client.echo(4).await;
     assert!(message(&down)["error"]["code"].is_i64(), "{:?}", down.body());
     plant.mcp_server.start_again().await.unwrap();
-    let ties = wait_for_ties(&plant, &demo.tenant, (1, 0), PATIENCE).await;
+    let ties = wait_for_ties(&plant, &demo.tenant, (1, 0), TIMEOUT).await;
     ties.unwrap_or_else(|error| panic!("{}", error.report()));
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use plant::{PlantSettings, make_calls, wait_for_ties};
 use stack::Part;
 
-use crate::world::{PATIENCE, subscribed};
+use crate::world::{TIMEOUT, subscribed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_go_on_while_nats_is_down() {
@@ -26,6 +26,6 @@ async fn calls_go_on_while_nats_is_down() {
     plant.nats.start_again().await.unwrap();
     let after = make_calls(&plant, 0, &secret, 30, |_| {}).await.unwrap();
     assert_eq!((after.succeeded, after.failed), (30, 0), "{:?}", after.errors);
-    let ties = wait_for_ties(&plant, &demo.tenant, (60 + during, 0), PATIENCE).await;
+    let ties = wait_for_ties(&plant, &demo.tenant, (60 + during, 0), TIMEOUT).await;
     ties.unwrap_or_else(|error| panic!("{}", error.report()));
 }

@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use plant::{PlantSettings, make_calls, wait_for_ties};
 use serde_json::json;
 
-use crate::world::{PATIENCE, subscribed};
+use crate::world::{TIMEOUT, subscribed};
 
 /// Chromium, as Debian and others name it.
 fn chromium() -> String {
@@ -18,7 +18,7 @@ fn chromium() -> String {
 async fn the_page_shows_the_calls_in_a_real_browser() {
     let (plant, demo) = subscribed(PlantSettings::default(), 6).await;
     make_calls(&plant, 0, &demo.limited.secret, 10, |_| {}).await.unwrap();
-    wait_for_ties(&plant, &demo.tenant, (6, 4), PATIENCE).await.unwrap();
+    wait_for_ties(&plant, &demo.tenant, (6, 4), TIMEOUT).await.unwrap();
     let profile = plant.folder.part("chromium").unwrap();
     let mut attempts = 0;
     // A browser on a busy machine may give up on a page; whoever sits before it tries again.

@@ -9,7 +9,7 @@ use plant::{Plant, PlantSettings, make_calls, wait_for_ties};
 use schemas::Timestamp;
 use serde_json::Value;
 
-use crate::world::{PATIENCE, eventually, subscribed};
+use crate::world::{TIMEOUT, eventually, subscribed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ledger_ties_out_with_clickhouse_and_a_changed_row_is_found() {
@@ -20,7 +20,7 @@ async fn the_ledger_ties_out_with_clickhouse_and_a_changed_row_is_found() {
         make_calls(&plant, 1, &demo.roomy.secret, 20, |_| {}),
     );
     assert_eq!((limited.unwrap().succeeded, roomy.unwrap().succeeded), (30, 20));
-    let ties = wait_for_ties(&plant, &demo.tenant, (50, 10), PATIENCE).await;
+    let ties = wait_for_ties(&plant, &demo.tenant, (50, 10), TIMEOUT).await;
     ties.unwrap_or_else(|error| panic!("{}", error.report()));
 
     let tied = || async {

@@ -2,13 +2,13 @@
 
 use plant::{PlantSettings, make_calls, wait_for_ties};
 
-use crate::world::{PATIENCE, subscribed};
+use crate::world::{TIMEOUT, subscribed};
 
 async fn story(settings: PlantSettings) {
     let (plant, demo) = subscribed(settings, 60).await;
     let calls = make_calls(&plant, 0, &demo.limited.secret, 100, |_| {}).await.unwrap();
     assert_eq!((calls.succeeded, calls.refused, calls.failed), (60, 40, 0), "{:?}", calls.errors);
-    let ties = wait_for_ties(&plant, &demo.tenant, (60, 40), PATIENCE).await;
+    let ties = wait_for_ties(&plant, &demo.tenant, (60, 40), TIMEOUT).await;
     ties.unwrap_or_else(|error| panic!("{}", error.report()));
     plant.stop().await.unwrap();
 }
@@ -50,6 +50,6 @@ async fn a_quota_is_exact_across_nodes() {
         tries += 1;
     }
     assert_eq!(succeeded, 50, "every unit can be spent, and not one more");
-    let ties = wait_for_ties(&plant, &demo.tenant, (50, refused), PATIENCE).await;
+    let ties = wait_for_ties(&plant, &demo.tenant, (50, refused), TIMEOUT).await;
     ties.unwrap_or_else(|error| panic!("{}", error.report()));
 }

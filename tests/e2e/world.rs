@@ -12,7 +12,7 @@ use stack::Folder;
 use tokio::time::{Instant, sleep};
 
 /// How long numbers may take to agree: a bound for a machine in trouble, not a measure.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+pub const TIMEOUT: Duration = Duration::from_secs(180);
 
 pub async fn plant(settings: PlantSettings) -> Plant {
     let folder = Folder::temporary().unwrap();
@@ -32,7 +32,7 @@ pub async fn subscribed(settings: PlantSettings, quota: u64) -> (Plant, Demo) {
 
 /// Waits until `holds`; panics with `claim` when it does not in time.
 pub async fn eventually<F: Future<Output = bool>>(claim: &str, mut holds: impl FnMut() -> F) {
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + TIMEOUT;
     while !holds().await {
         assert!(Instant::now() < give_up, "{claim}");
         sleep(Duration::from_millis(50)).await;

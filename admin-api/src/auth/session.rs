@@ -17,7 +17,7 @@ use super::Fingerprint;
 const LINK_LIFE: Duration = Duration::from_secs(10 * 60);
 const SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);
 /// More than this many at once are refused rather than kept: an operator needs a few.
-const MOST: usize = 1_000;
+const MAX: usize = 1_000;
 
 /// The system gave no randomness; nothing can be handed out.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +111,7 @@ impl Sessions {
 /// Keeps one more, after forgetting what has ended and, if there are too many, what ends first.
 fn keep(kept: &mut HashMap<Fingerprint, Instant>, new: Fingerprint, now: Instant, life: Duration) {
     kept.retain(|_, end| now < *end);
-    if kept.len() >= MOST
+    if kept.len() >= MAX
         && let Some(first) =
             kept.iter().min_by_key(|(_, end)| **end).map(|(fingerprint, _)| *fingerprint)
     {
@@ -173,11 +173,11 @@ mod tests {
     #[test]
     fn what_has_ended_or_is_too_much_is_forgotten() {
         let (mut kept, now) = (HashMap::new(), Instant::now());
-        for n in 0..=MOST {
+        for n in 0..=MAX {
             let later = now + Duration::from_secs(n as u64);
             keep(&mut kept, Fingerprint::of(&n.to_string()), later, Duration::from_secs(5_000));
         }
-        assert_eq!(kept.len(), MOST);
+        assert_eq!(kept.len(), MAX);
         assert!(!kept.contains_key(&Fingerprint::of("0")), "the one that ends first had to go");
         keep(
             &mut kept,

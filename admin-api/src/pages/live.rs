@@ -51,8 +51,8 @@ impl Live {
         live
     }
 
-    /// Waits until the rollup has come to something else than `seen`; `false` = it has not, within `patience`.
-    pub async fn moved(&self, seen: u64, patience: Duration) -> bool {
+    /// Waits until the rollup has come to something else than `seen`; `false` = it has not, within `timeout`.
+    pub async fn moved(&self, seen: u64, timeout: Duration) -> bool {
         let mut progress = self.progress.subscribe();
         // What was last looked at may be old, since nobody looks while nobody waits: only more is news at once.
         if *progress.borrow_and_update() > seen {
@@ -66,6 +66,6 @@ impl Live {
             }
             false
         };
-        tokio::time::timeout(patience, moved).await.unwrap_or(false)
+        tokio::time::timeout(timeout, moved).await.unwrap_or(false)
     }
 }

@@ -15,7 +15,7 @@ use super::{
     assets::{ASSETS, Assets},
     html, login,
     range::{RANGES, Range},
-    view::{Found, MOST_TOOLS, View, view},
+    view::{Found, MAX_TOOLS, View, view},
 };
 use crate::{
     directory::{Directory, Tenant, page::PageOf},
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// As many tenants are offered for choice.
-const MOST_TENANTS: usize = 500;
+const MAX_TENANTS: usize = 500;
 /// How long a page that follows is left waiting for news. Unit: seconds.
 const NEWS_S: u64 = 20;
 
@@ -132,7 +132,7 @@ pub async fn live(
 
 impl PageQuery {
     fn wanted(&self, directory: &Directory) -> Wanted {
-        let listed = directory.list_tenants(PageOf { after: 0, limit: MOST_TENANTS }).items;
+        let listed = directory.list_tenants(PageOf { after: 0, limit: MAX_TENANTS }).items;
         let asked = self.tenant.as_deref().and_then(|id| id.parse::<TenantId>().ok());
         let tenant = asked.and_then(|id| directory.tenant(id)).or_else(|| listed.last().copied());
         let range = RANGES
@@ -174,7 +174,7 @@ async fn find(
     let as_of = app.usage.as_of().await?;
     let (stretches, tools, ledger, lag) = tokio::join!(
         app.usage.stretches(tenant, span, range.bar_hours),
-        app.usage.tools(tenant, span, MOST_TOOLS + 1),
+        app.usage.tools(tenant, span, MAX_TOOLS + 1),
         app.ledger_count(tenant, span),
         app.lag(as_of),
     );

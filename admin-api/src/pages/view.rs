@@ -81,7 +81,7 @@ pub struct HourRow {
 const COLORS: usize = 7;
 const OTHER: usize = COLORS;
 /// As many tools are listed.
-pub const MOST_TOOLS: u32 = 100;
+pub const MAX_TOOLS: u32 = 100;
 const WIDE: Size = Size { width: 1040, height: 280 };
 const NARROW: Size = Size { width: 380, height: 240 };
 
@@ -102,7 +102,7 @@ pub fn view(found: &Found) -> View {
         color, // The eighth, if there is one, is the one for others.
         calls: whole(values.iter().map(|bar| bar[color]).sum()),
     });
-    let listed = usize::try_from(MOST_TOOLS).unwrap_or(usize::MAX);
+    let listed = usize::try_from(MAX_TOOLS).unwrap_or(usize::MAX);
     View {
         as_of: as_of(found),
         is_current: found.lag == Some(0),
@@ -191,17 +191,17 @@ fn bars(found: &Found, names: &[String], values: &[Vec<u64>], under_every: i64) 
 
 fn summary(found: &Found, values: &[Vec<u64>], totals: Counts) -> String {
     let sums = values.iter().map(|bar| bar.iter().sum::<u64>());
-    let most = sums
+    let max = sums
         .enumerate()
         .max_by_key(|(n, sum)| (*sum, std::cmp::Reverse(*n)))
         .filter(|(_, sum)| *sum > 0);
-    let most = most.map_or(String::new(), |(n, sum)| {
+    let max = max.map_or(String::new(), |(n, sum)| {
         let stretch = stretch(bar_start(found, n), i64::from(found.range.bar_hours));
         format!(" The most, {}, fall into {stretch} UTC.", whole(sum))
     });
     let range = found.range;
     format!(
-        "{} in the last {}, a bar for every {}.{most}",
+        "{} in the last {}, a bar for every {}.{max}",
         counted(totals.calls, "billable call"),
         range.words,
         range.bar_words

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The most cells of one page.
-const MOST: u32 = 10_000;
+const MAX: u32 = 10_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -93,11 +93,11 @@ pub async fn read(
     let limit = query
         .limit
         .as_deref()
-        .map_or(Ok(MOST), str::parse)
+        .map_or(Ok(MAX), str::parse)
         .ok()
-        .filter(|limit| (1..=MOST).contains(limit));
+        .filter(|limit| (1..=MAX).contains(limit));
     let limit = limit.ok_or_else(|| {
-        ApiError::field("limit", format!("must be a whole number from 1 to {MOST}"))
+        ApiError::field("limit", format!("must be a whole number from 1 to {MAX}"))
     })?;
 
     // As of first: what is read after it holds at least that.

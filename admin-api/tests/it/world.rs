@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 pub const TOKEN: &str = "an operator's token, long enough";
 const SHARDS: &str = "16";
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 pub struct World {
     pub nats_server: stack::Nats,
@@ -209,14 +209,14 @@ impl World {
 
 impl Admin {
     async fn until_ready(&self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while Instant::now() < deadline {
             assert!(!self.task.is_finished(), "admin-api ended at its start");
             let request =
                 Request::get(format!("{}/ready", self.base)).body(Full::default()).unwrap();
             if self
                 .http
-                .send(request, PATIENCE, 10_000)
+                .send(request, TIMEOUT, 10_000)
                 .await
                 .is_ok_and(|answer| answer.status() == StatusCode::OK)
             {
@@ -224,7 +224,7 @@ impl Admin {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("admin-api was not ready within {PATIENCE:?}");
+        panic!("admin-api was not ready within {TIMEOUT:?}");
     }
 
     /// Sends a request as it is.
@@ -240,8 +240,7 @@ impl Admin {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
-        let response: Response<Bytes> =
-            self.http.send(request, PATIENCE, 10_000_000).await.unwrap();
+        let response: Response<Bytes> = self.http.send(request, TIMEOUT, 10_000_000).await.unwrap();
         let (head, body) = response.into_parts();
         Answer {
             status: head.status,

@@ -209,7 +209,7 @@ fn check_limits(
         Some(whole) => whole.is_some_and(|whole| whole >= Minor::ZERO),
     };
     let ordered = match (minimum, maximum) {
-        (Some(least), Some(most)) => least <= most,
+        (Some(least), Some(max)) => least <= max,
         _ => true,
     };
     if fits(minimum) && fits(maximum) && ordered { Ok(()) } else { Err(PlanError::Limits) }

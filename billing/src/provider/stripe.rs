@@ -15,7 +15,7 @@ use crate::stripe::{
 /// The largest difference between Stripe's clock and ours at which anything is sent. Unit: milliseconds.
 ///
 /// Reports are dated by our hours, and Stripe takes them up to five minutes ahead of its own time.
-const MOST_APART_MS: i64 = 60_000;
+const MAX_APART_MS: i64 = 60_000;
 /// How long to wait before clocks that differ are compared again. Unit: milliseconds.
 const COMPARE_AGAIN_MS: i64 = 60_000;
 /// The most of Stripe's words that is kept with a row. Unit: characters.
@@ -38,7 +38,7 @@ impl StripeMeters {
 impl StripeMeters {
     /// How far Stripe's clock is ahead of ours, if that is too far also when it is looked at again.
     async fn clocks_apart(&self) -> Option<i64> {
-        let apart = || Some(self.client.clock_ahead_ms()).filter(|ms| ms.abs() > MOST_APART_MS);
+        let apart = || Some(self.client.clock_ahead_ms()).filter(|ms| ms.abs() > MAX_APART_MS);
         apart()?;
         // The last answer may be old, or of a time at which a clock was being set.
         if let Err(error) = meter::touch(&self.client, &self.meter).await {

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The most keys of one command.
-const MOST_KEYS: usize = 20;
+const MAX_KEYS: usize = 20;
 /// The longest name that people see. Unit: characters.
 const LONGEST_NAME: usize = 100;
 
@@ -170,10 +170,10 @@ fn key_names(asked: Option<Vec<String>>) -> Result<Vec<String>, Problem> {
     let asked = asked.unwrap_or_else(|| vec!["default".to_owned()]);
     let names = asked.iter().map(|text| name("keys", text)).collect::<Result<Vec<_>, _>>()?;
     let different: BTreeSet<&String> = names.iter().collect();
-    if (1..=MOST_KEYS).contains(&names.len()) && different.len() == names.len() {
+    if (1..=MAX_KEYS).contains(&names.len()) && different.len() == names.len() {
         return Ok(names);
     }
-    Err(bad(format!("`keys` must be 1 to {MOST_KEYS} names, each another")))
+    Err(bad(format!("`keys` must be 1 to {MAX_KEYS} names, each another")))
 }
 
 fn check_subscribe(subscribe: &Subscribe) -> Result<(), Problem> {

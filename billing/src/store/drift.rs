@@ -31,7 +31,7 @@ struct DueRow {
     to_ms: i64,
 }
 
-/// Running periods, and closed ones of the past 35 days, that nobody has compared since a moment; at most `most`.
+/// Running periods, and closed ones of the past 35 days, that nobody has compared since a moment; at most `max`.
 ///
 /// Those with a report on its way, in doubt or just settled are left for later.
 ///
@@ -41,7 +41,7 @@ pub async fn due(
     pool: &PgPool,
     since: Timestamp,
     now: Timestamp,
-    most: i64,
+    max: i64,
 ) -> Result<Vec<Due>, StoreError> {
     let sql = "select * from (
                    select tenant_id, subscription, customer, stated_to_ms as from_ms, next_end_ms as to_ms from subscribed
@@ -62,7 +62,7 @@ pub async fn due(
         .bind(since.0)
         .bind(now.0 - QUIET_MS)
         .bind(now.0 - CHANGES_FOR_MS)
-        .bind(most)
+        .bind(max)
         .fetch_all(pool)
         .await?;
     let mut due = Vec::with_capacity(rows.len());

@@ -55,7 +55,7 @@ pub async fn remember(
 ///
 /// # Errors
 /// Any database error.
-pub async fn due(pool: &PgPool, now: Timestamp, most: i64) -> Result<Vec<String>, StoreError> {
+pub async fn due(pool: &PgPool, now: Timestamp, max: i64) -> Result<Vec<String>, StoreError> {
     let sql = "select customer from dunning where look_again_at_ms <= $1 order by look_again_at_ms limit $2";
-    Ok(sqlx::query_scalar(sql).bind(now.0).bind(most).fetch_all(pool).await?)
+    Ok(sqlx::query_scalar(sql).bind(now.0).bind(max).fetch_all(pool).await?)
 }

@@ -30,16 +30,16 @@ pub struct Row {
     pub made_at_ms: i64,
 }
 
-/// Published bills that these rules have not rated yet, the oldest first, at most `most`.
+/// Published bills that these rules have not rated yet, the oldest first, at most `max`.
 ///
 /// # Errors
 /// Any database error.
-pub async fn unseen(pool: &PgPool, rules: &str, most: i64) -> Result<Vec<Stored>, StoreError> {
+pub async fn unseen(pool: &PgPool, rules: &str, max: i64) -> Result<Vec<Stored>, StoreError> {
     let sql = "select b.* from bill b where b.published and not exists (
                    select from shadow s where s.rules = $1 and s.tenant_id = b.tenant_id
                      and s.subscription = b.subscription and s.from_ms = b.from_ms and s.revision = b.revision)
                order by b.made_at_ms, b.from_ms, b.revision limit $2";
-    bill::read(sqlx::query_as(sql).bind(rules).bind(most).fetch_all(pool).await?)
+    bill::read(sqlx::query_as(sql).bind(rules).bind(max).fetch_all(pool).await?)
 }
 
 /// Remembers a row; one that is there stays.

@@ -173,34 +173,30 @@ pub async fn of_tenant(pool: &PgPool, tenant: TenantId) -> Result<Vec<Subscribed
     rows.into_iter().map(Subscribed::try_from).collect()
 }
 
-/// Subscriptions of which a period has ended that has no statement yet, at most `most`.
+/// Subscriptions of which a period has ended that has no statement yet, at most `max`.
 ///
 /// Ended by our clock and by the provider's word: its copy is over, or in a later period.
 ///
 /// # Errors
 /// Any database error.
-pub async fn ended(
-    pool: &PgPool,
-    now: Timestamp,
-    most: i64,
-) -> Result<Vec<Subscribed>, StoreError> {
+pub async fn ended(pool: &PgPool, now: Timestamp, max: i64) -> Result<Vec<Subscribed>, StoreError> {
     let sql = "select * from subscribed
                where next_end_ms <= $1 and (current_from_ms >= next_end_ms or ended_at_ms <= next_end_ms)
                order by next_end_ms limit $2";
     let rows: Vec<SubscribedRow> =
-        sqlx::query_as(sql).bind(now.0).bind(most).fetch_all(pool).await?;
+        sqlx::query_as(sql).bind(now.0).bind(max).fetch_all(pool).await?;
     rows.into_iter().map(Subscribed::try_from).collect()
 }
 
 /// Customers with a subscription that is not over and was last read before a moment, or of which only a decision is
-/// known; at most `most`, the oldest first.
+/// known; at most `max`, the oldest first.
 ///
 /// # Errors
 /// Any database error.
 pub async fn unread_since(
     pool: &PgPool,
     since: Timestamp,
-    most: i64,
+    max: i64,
 ) -> Result<Vec<String>, StoreError> {
     let sql = "select customer from (
                    select customer, max(read_at_ms) as read_at_ms from subscribed
@@ -210,7 +206,7 @@ pub async fn unread_since(
                    where customer is not null and subscription is not null
                      and not exists (select from subscribed where subscribed.customer = tenant.customer)) living
                where read_at_ms < $1 order by read_at_ms limit $2";
-    Ok(sqlx::query_scalar(sql).bind(since.0).bind(most).fetch_all(pool).await?)
+    Ok(sqlx::query_scalar(sql).bind(since.0).bind(max).fetch_all(pool).await?)
 }
 
 /// Living subscriptions whose periods are counted from inside an hour, as (customer, subscription).

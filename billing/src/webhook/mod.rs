@@ -28,7 +28,7 @@ use crate::{clock::now, problem::Problem};
 /// The largest body that is taken: what NATS and the stream take of one message, less its headers. Unit: bytes.
 pub const LARGEST_BODY: usize = 1024 * 1024 - 4096;
 /// How long the log may take to store an event before Stripe is asked to come again.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the door needs.
 #[derive(Clone)]
@@ -75,7 +75,7 @@ pub async fn receive(State(door): State<Door>, headers: HeaderMap, body: Bytes) 
 /// When it is not certain that the event is in the log. Trying again is safe.
 pub async fn store(nats: &Nats, name: &str, body: Bytes) -> Result<Stored, PublishError> {
     let publish = publish_expecting(&nats.jetstream, subject::stripe_event(name), None, body, 0);
-    match tokio::time::timeout(PATIENCE, publish).await {
+    match tokio::time::timeout(TIMEOUT, publish).await {
         Ok(Ok(_)) => Ok(Stored::New),
         // One is there under this name: a redelivery, or the first try of one whose answer was lost.
         Ok(Err(PublishError::WrongSequence)) => Ok(Stored::Known),

@@ -22,7 +22,7 @@ pub const OPERATOR: &str = "operator-token";
 pub const METER_EVENTS: &str = "/v1/billing/meter_events";
 pub const API_KEY: &str = "sk_test_of_the_tests";
 /// How long a condition may take to come about.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct World {
     pub nats: Nats,
@@ -137,7 +137,7 @@ impl World {
     pub async fn command(&self, args: &[&str], more: &[(&str, &str)]) -> (bool, String, String) {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_billing"));
         command.args(args).envs(self.env()).envs(more.iter().copied()).kill_on_drop(true);
-        let ended = tokio::time::timeout(PATIENCE, command.output()).await;
+        let ended = tokio::time::timeout(TIMEOUT, command.output()).await;
         let output = ended.expect("it ends").unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.success(), text(&output.stdout), text(&output.stderr))
@@ -434,11 +434,11 @@ impl World {
 
     /// Waits until a condition holds.
     pub async fn until<F: Future<Output = bool>>(&self, what: &str, holds: impl FnMut() -> F) {
-        if !self.until_seen(PATIENCE, holds).await {
+        if !self.until_seen(TIMEOUT, holds).await {
             let log = std::fs::read_to_string(self.folder.log("billing")).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(40).collect();
             let tail: Vec<&str> = tail.into_iter().rev().collect();
-            panic!("not within {PATIENCE:?}: {what}\n{}", tail.join("\n"));
+            panic!("not within {TIMEOUT:?}: {what}\n{}", tail.join("\n"));
         }
     }
 

@@ -28,7 +28,7 @@ pub struct Demo {
 /// How many calls a month the second key may make.
 const ROOM: u64 = 10_000;
 /// How long a webhook may take to make a key active, with room for a slow machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Makes a tenant, a project and two keys, and lets the tenant subscribe: the keys are pending before and active after.
 ///
@@ -80,14 +80,14 @@ async fn status(plant: &Plant, key: &str) -> Result<String, PlantError> {
 }
 
 async fn wait_for_status(plant: &Plant, key: &str, wanted: &str) -> Result<(), PlantError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let found = status(plant, key).await?;
         if found == wanted {
             return Ok(());
         }
         if Instant::now() > deadline {
-            let text = format!("after {PATIENCE:?} the key is {found}, not {wanted}");
+            let text = format!("after {TIMEOUT:?} the key is {found}, not {wanted}");
             return Err(PlantError::Unexpected(text));
         }
         sleep(Duration::from_millis(20)).await;
@@ -96,7 +96,7 @@ async fn wait_for_status(plant: &Plant, key: &str, wanted: &str) -> Result<(), P
 
 /// The nodes hear of a key a moment after the ledger has decided: waits until each lets it in.
 async fn wait_for_nodes(plant: &Plant, secret: &str) -> Result<(), PlantError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     for node in &plant.addresses.nodes {
         loop {
             let status = crate::api::ping(node, secret).await?;
@@ -105,7 +105,7 @@ async fn wait_for_nodes(plant: &Plant, secret: &str) -> Result<(), PlantError> {
             }
             if Instant::now() > deadline {
                 return Err(PlantError::Unexpected(format!(
-                    "after {PATIENCE:?} {node} still answers {status}"
+                    "after {TIMEOUT:?} {node} still answers {status}"
                 )));
             }
             sleep(Duration::from_millis(10)).await;

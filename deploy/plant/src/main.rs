@@ -31,7 +31,7 @@ struct Args {
 }
 
 /// How long the numbers may take to agree, with room for a slow machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -98,7 +98,7 @@ async fn rise(args: &Args, begun: Instant) -> Result<Risen, PlantError> {
         )));
     }
     step("the client's count, the ledger, ClickHouse and Stripe must agree");
-    let ties = wait_for_ties(&plant, &demo.tenant, wanted, PATIENCE).await?;
+    let ties = wait_for_ties(&plant, &demo.tenant, wanted, TIMEOUT).await?;
     step(&format!(
         "{} calls answered, counted and billed; {} refused",
         calls.succeeded, calls.refused

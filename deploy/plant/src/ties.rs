@@ -62,14 +62,14 @@ fn stripe_total(totals: &Value) -> Result<u64, PlantError> {
 /// while the keys still waited for their subscription); else says what they said last.
 ///
 /// # Errors
-/// They do not agree within `patience`.
+/// They do not agree within `timeout`.
 pub async fn wait_for_ties(
     plant: &Plant,
     tenant: &str,
     (calls, refused): (u64, u64),
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Ties, PlantError> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     loop {
         let found = ties(plant, tenant).await;
         if let Ok(found) = &found
@@ -80,7 +80,7 @@ pub async fn wait_for_ties(
         }
         if Instant::now() > deadline {
             let text = format!(
-                "{calls} calls were answered and {refused} refused; after {patience:?}: {found:?}"
+                "{calls} calls were answered and {refused} refused; after {timeout:?}: {found:?}"
             );
             return Err(PlantError::Unexpected(text));
         }

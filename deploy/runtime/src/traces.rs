@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use crate::http::Client;
 
 /// How long one batch may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest answer of a collector. Unit: bytes.
 const LONGEST_ANSWER: usize = 1 << 20;
 
@@ -58,7 +58,7 @@ impl Traces {
             .with_http_client(Sender { client: Client::default(), runtime: Handle::current() })
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(&endpoint)
-            .with_timeout(PATIENCE)
+            .with_timeout(TIMEOUT)
             .build()
             .map_err(|source| TraceError { endpoint, source })?;
         let resource = Resource::builder().with_service_name(service).with_attribute(
@@ -80,7 +80,7 @@ impl Traces {
 
     /// Sends what is left.
     pub async fn stop(self) {
-        let ended = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(PATIENCE));
+        let ended = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(TIMEOUT));
         if let Ok(Err(error)) = ended.await {
             tracing::warn!(%error, "The last spans were not sent");
         }
@@ -109,7 +109,7 @@ impl HttpClient for Sender {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let client = self.client.clone();
         let sent = self.runtime.spawn(async move {
-            client.send(request.map(Full::new), PATIENCE, LONGEST_ANSWER).await
+            client.send(request.map(Full::new), TIMEOUT, LONGEST_ANSWER).await
         });
         Ok(sent.await??)
     }

@@ -22,7 +22,7 @@ const PREFIX: &str = "tollbook-";
 const KEPT_PREFIX: &str = "kept-tollbook-";
 const PART: &str = "data folder";
 /// How long a lock that is held is tried for.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A handle on a data folder; a temporary one goes with its last handle.
@@ -93,7 +93,7 @@ impl Folder {
     /// A lock that is not free is tried for a while: a process that is just being forked holds a copy of every
     /// lock of its parent until it runs its own program, also of one that the parent has let go.
     fn hold(path: PathBuf, drop_at_end: bool) -> Result<Self, StackError> {
-        let give_up = Instant::now() + LOCK_PATIENCE;
+        let give_up = Instant::now() + LOCK_TIMEOUT;
         let lock = loop {
             let lock = match File::open(path.join(LOCK)) {
                 Ok(lock) => held(lock),

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// How long a condition may take to become true.
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 pub struct World {
     pub clickhouse: ClickHouse,
@@ -126,7 +126,7 @@ impl World {
 
     /// Waits until the answer to a query is as wanted; an error is an answer that is not.
     pub async fn until(&self, query: &str, wanted: impl Fn(&str) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut last = String::new();
         while Instant::now() < deadline {
             match self.clickhouse.query(query).await {
@@ -136,7 +136,7 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("after {PATIENCE:?} the answer to {query} is {last}");
+        panic!("after {TIMEOUT:?} the answer to {query} is {last}");
     }
 
     /// Makes the log lose its first messages, as if they had expired.
@@ -178,6 +178,6 @@ impl Ingest {
 
     /// Waits until it stops by itself and says why.
     pub async fn failure(self) -> IngestError {
-        tokio::time::timeout(PATIENCE, self.task).await.unwrap().unwrap().unwrap_err()
+        tokio::time::timeout(TIMEOUT, self.task).await.unwrap().unwrap().unwrap_err()
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 const SETTLED_KEPT_MS: i64 = 600_000;
 
 /// How many leases are written off by one message at most.
-const MOST_FORFEITS: usize = 500;
+const MAX_FORFEITS: usize = 500;
 
 /// A lease that is not settled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,7 +183,7 @@ impl ShardState {
         let found = old.filter_map(|(_, lease)| self.leases.get(lease));
         found
             .filter(|open| now.ms_since(open.lease.expires_at) >= after_ms)
-            .take(MOST_FORFEITS)
+            .take(MAX_FORFEITS)
             .map(|open| LedgerFact::LeaseForfeited {
                 lease: open.lease.lease,
                 tenant: open.lease.tenant,

@@ -73,9 +73,9 @@ impl RatesOut {
             u32::try_from((u64::from(whole) / nodes).max(1).min(left)).unwrap_or(u32::MAX)
         };
         let per_minute = cut(whole.per_minute, self.of_others(node, |rate| rate.per_minute));
-        let concurrent = whole.concurrent.map(|most| {
-            cut(most, self.of_others(node, |rate| rate.concurrent.unwrap_or_default()))
-        });
+        let concurrent = whole
+            .concurrent
+            .map(|max| cut(max, self.of_others(node, |rate| rate.concurrent.unwrap_or_default())));
         if per_minute == 0 || concurrent == Some(0) {
             return None;
         }

@@ -120,7 +120,7 @@ impl ShardState {
     /// Counts an event that a person released from quarantine, at its own time: no lease stands behind it.
     pub(crate) fn count_resolved(&mut self, seq: u64, event: &UsageEvent, out: &mut Changes) {
         let scopes = Scopes { tenant: event.tenant, project: event.project, key: event.key };
-        if event.quantities.values().any(|units| units.0 > schemas::fact::usage::MOST_UNITS) {
+        if event.quantities.values().any(|units| units.0 > schemas::fact::usage::MAX_UNITS) {
             return out.anomaly(seq, "resolved_too_much", scopes.key.to_string());
         }
         for (meter, units) in event.quantities.iter().filter(|(_, units)| units.0 > 0) {

@@ -17,7 +17,7 @@ use crate::{
 pub const THRESHOLDS: [u8; 2] = [80, 100];
 
 /// How many crossings go into one message at most.
-const MOST_AT_ONCE: usize = 500;
+const MAX_AT_ONCE: usize = 500;
 
 /// Names a quota.
 pub(crate) type QuotaName = (Scope, MeterName, PeriodRule);
@@ -84,7 +84,7 @@ impl ShardState {
     /// The crossings to say next.
     #[must_use]
     pub fn decide_thresholds(&self) -> Vec<LedgerFact> {
-        self.due.iter().flat_map(|due| self.crossings(due)).take(MOST_AT_ONCE).collect()
+        self.due.iter().flat_map(|due| self.crossings(due)).take(MAX_AT_ONCE).collect()
     }
 
     /// What is to be said of one quota: at least one fact, so that it is due no more.

@@ -15,7 +15,7 @@ const NOT_OF_THE_LOG: [&str; 3] = ["found_at", "id", "published_seq"];
 /// The only `id` that is a number of the database: everywhere else an id is the state's own.
 const NUMBERED: &str = "anomaly";
 /// How many differing rows of a table are named.
-const MOST_NAMED: usize = 5;
+const MAX_NAMED: usize = 5;
 
 /// A table's name and the columns of its primary key, both quoted for SQL.
 struct Table {
@@ -116,7 +116,7 @@ async fn compare_table(
         compared.rebuilt.add(rebuilt.as_deref());
         if live != rebuilt {
             compared.differences += 1;
-            if compared.first.len() < MOST_NAMED {
+            if compared.first.len() < MAX_NAMED {
                 compared.first.push(Differing { key, live, rebuilt });
             }
         }

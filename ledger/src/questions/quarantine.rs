@@ -180,7 +180,7 @@ async fn decide(
     let found = known(pool, of.place).await?;
     let (nats, shards) = connect(&config.nats_url).await?;
     let control_seq = resolve::decide((&nats, shards), &found[0], wish, &of.by).await?;
-    let give_up = tokio::time::Instant::now() + resolve::PATIENCE;
+    let give_up = tokio::time::Instant::now() + resolve::TIMEOUT;
     loop {
         let now = known(pool, of.place).await?;
         if now[0].resolution.is_some() {

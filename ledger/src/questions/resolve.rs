@@ -8,7 +8,7 @@ use std::{path::Path, time::Duration};
 use runtime::nats::{Nats, PublishError, publish_expecting};
 use schemas::{
     ControlFact, Decision, DecisionId, Record, Resolution, Shard, TenantId, Timestamp, UsageBatch,
-    UsageEvent, fact::VERSION, fact::usage::MOST_UNITS, subject,
+    UsageEvent, fact::VERSION, fact::usage::MAX_UNITS, subject,
 };
 use uuid::Uuid;
 
@@ -31,7 +31,7 @@ pub(super) enum Wish<'a> {
 }
 
 /// How long the ledger is given to take the decision in.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn refuse<T>(why: impl Into<String>) -> Result<T, QuestionError> {
     Err(QuestionError::Asked(why.into()))
@@ -54,7 +54,7 @@ fn event(text: &str) -> Result<UsageEvent, QuestionError> {
         Err(_) => serde_json::from_str::<UsageEvent>(text)
             .or_else(|error| refuse(format!("this is no usage event: {error}")))?,
     };
-    match event.quantities.values().any(|units| units.0 > MOST_UNITS) {
+    match event.quantities.values().any(|units| units.0 > MAX_UNITS) {
         true => refuse("a quantity above 10^12: say the right one with --with"),
         false => Ok(event),
     }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::ShardError;
 
 /// How many asks one request may hold.
-const MOST_ASKS: usize = 1_000;
+const MAX_ASKS: usize = 1_000;
 
 /// A question and where its answer goes.
 pub(super) struct Question {
@@ -29,7 +29,7 @@ pub(super) async fn run(mut subscriber: Subscriber, to: mpsc::Sender<Question>) 
     while let Some(message) = subscriber.next().await {
         let Some(reply) = message.reply else { continue };
         match serde_json::from_slice::<LeaseRequest>(&message.payload) {
-            Ok(request) if request.asks.len() <= MOST_ASKS => {
+            Ok(request) if request.asks.len() <= MAX_ASKS => {
                 if to.send(Question { request, reply }).await.is_err() {
                     return;
                 }

@@ -14,9 +14,9 @@ use super::{
 };
 
 /// How many asks go into one message at most.
-const MOST_ASKS: usize = 500;
+const MAX_ASKS: usize = 500;
 /// How many bytes of decisions go into one message at most (a stream's message may be 1 MiB).
-const MOST_CONTROL_BYTES: usize = 400 * 1024;
+const MAX_CONTROL_BYTES: usize = 400 * 1024;
 
 /// The rules that decisions go by.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +88,7 @@ fn take_control(state: &ShardState, pending: &mut Pending) -> Vec<LedgerFact> {
     let (mut facts, mut bytes) = (Vec::new(), 0);
     while let Some(next) = pending.control.front() {
         bytes += next.size;
-        if !facts.is_empty() && bytes > MOST_CONTROL_BYTES {
+        if !facts.is_empty() && bytes > MAX_CONTROL_BYTES {
             break;
         }
         let Some(taken) = pending.control.pop_front() else { break };
@@ -116,7 +116,7 @@ fn grant(
 ) -> Grants {
     let mut granting = Granting::new(state, demand, now, policy);
     let (mut answers, mut recalls, mut asked) = (Vec::new(), BTreeSet::new(), 0);
-    while asked < MOST_ASKS {
+    while asked < MAX_ASKS {
         let Some(Question { request, reply }) = pending.questions.pop_front() else { break };
         asked += request.asks.len();
         let said =

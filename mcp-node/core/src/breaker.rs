@@ -18,13 +18,13 @@ pub struct BreakerSettings {
     /// How long it stays open the first time; each probe that fails doubles it. Unit: milliseconds.
     pub open_ms: u64,
     /// How long it stays open at most. Unit: milliseconds.
-    pub most_open_ms: u64,
+    pub max_open_ms: u64,
 }
 
 impl Default for BreakerSettings {
     fn default() -> Self {
-        let (open_ms, most_open_ms) = (1_000, 30_000);
-        Self { failures: 5, percent: 50, window_ms: 30_000, fewest: 20, open_ms, most_open_ms }
+        let (open_ms, max_open_ms) = (1_000, 30_000);
+        Self { failures: 5, percent: 50, window_ms: 30_000, fewest: 20, open_ms, max_open_ms }
     }
 }
 
@@ -182,15 +182,15 @@ impl Breaker {
         if self.settings.failures == 0 {
             return None;
         }
-        let most = self.ended >= u64::from(self.settings.fewest)
+        let max = self.ended >= u64::from(self.settings.fewest)
             && self.failed * 100 >= self.ended * u64::from(self.settings.percent);
-        let open = most || self.in_a_row >= self.settings.failures;
+        let open = max || self.in_a_row >= self.settings.failures;
         open.then(|| self.open(now_ms, chance))
     }
 
     fn open(&mut self, now_ms: u64, chance: u64) -> Change {
         let doubled = 1_u64.checked_shl(self.openings).unwrap_or(u64::MAX);
-        let whole = self.settings.open_ms.saturating_mul(doubled).min(self.settings.most_open_ms);
+        let whole = self.settings.open_ms.saturating_mul(doubled).min(self.settings.max_open_ms);
         let half = whole / 2;
         let ms = (half + (whole - half).saturating_mul(chance.min(CHANCE)) / CHANCE).max(1);
         self.turn(State::Open { until_ms: now_ms.saturating_add(ms) });

@@ -5,15 +5,8 @@ use proptest::prelude::*;
 use super::*;
 
 fn settings() -> BreakerSettings {
-    let (open_ms, most_open_ms) = (1_000, 4_000);
-    BreakerSettings {
-        failures: 3,
-        percent: 50,
-        window_ms: 10_000,
-        fewest: 8,
-        open_ms,
-        most_open_ms,
-    }
+    let (open_ms, max_open_ms) = (1_000, 4_000);
+    BreakerSettings { failures: 3, percent: 50, window_ms: 10_000, fewest: 8, open_ms, max_open_ms }
 }
 
 fn end(breaker: &mut Breaker, now_ms: u64, how: Ended) -> Option<Change> {

@@ -153,7 +153,7 @@ mod tests {
         window_ms: 10_000,
         fewest: 8,
         open_ms: 1_000,
-        most_open_ms: 4_000,
+        max_open_ms: 4_000,
     };
 
     fn end(breaker: &mut KeyedBreaker<u8>, key: u8, how: RequestEnd) -> Changes {

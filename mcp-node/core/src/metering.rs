@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use schemas::{MeterName, Outcome, Quantity, fact::usage::MOST_UNITS};
+use schemas::{MeterName, Outcome, Quantity, fact::usage::MAX_UNITS};
 
 use crate::{
     billable,
@@ -17,9 +17,9 @@ use crate::{
 };
 
 /// The most meters besides `tool_calls`.
-pub const MOST_METERS: usize = 16;
+pub const MAX_METERS: usize = 16;
 /// The most that one call of a tool may weigh.
-pub const MOST_WEIGHT: u64 = 1_000_000;
+pub const MAX_WEIGHT: u64 = 1_000_000;
 
 /// Where a meter's quantity comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,13 +84,13 @@ pub struct ExtraMeter {
 /// The settings make no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MeteringError {
-    #[error("at most {MOST_METERS} meters can be configured")]
+    #[error("at most {MAX_METERS} meters can be configured")]
     TooMany,
     #[error("the meter `{0}` is configured twice, or is the one that counts calls")]
     Twice(MeterName),
     #[error("the reserve of the meter `{0}` is not in 1 to 10^12")]
     Reserve(MeterName),
-    #[error("the weight of `{0}` is over {MOST_WEIGHT}")]
+    #[error("the weight of `{0}` is over {MAX_WEIGHT}")]
     Weight(String),
 }
 
@@ -122,7 +122,7 @@ impl Metering {
         meters: Vec<ExtraMeter>,
         mut weights: Vec<(Glob, u64)>,
     ) -> Result<Self, MeteringError> {
-        if meters.len() > MOST_METERS {
+        if meters.len() > MAX_METERS {
             return Err(MeteringError::TooMany);
         }
         for (place, meter) in meters.iter().enumerate() {
@@ -130,11 +130,11 @@ impl Metering {
             if twice || meter.name == MeterName::tool_calls() {
                 return Err(MeteringError::Twice(meter.name.clone()));
             }
-            if !(1..=MOST_UNITS).contains(&meter.reserve) {
+            if !(1..=MAX_UNITS).contains(&meter.reserve) {
                 return Err(MeteringError::Reserve(meter.name.clone()));
             }
         }
-        if let Some((glob, _)) = weights.iter().find(|(_, weight)| *weight > MOST_WEIGHT) {
+        if let Some((glob, _)) = weights.iter().find(|(_, weight)| *weight > MAX_WEIGHT) {
             return Err(MeteringError::Weight(glob.as_str().to_owned()));
         }
         weights.sort_by(|(a, _), (b, _)| b.weight().cmp(&a.weight()).then_with(|| a.cmp(b)));
@@ -324,7 +324,7 @@ fn amount(
             Found::Unclear => return Err(Problem::Unclear),
         },
     };
-    if units > MOST_UNITS { Err(Problem::TooLarge) } else { Ok(units) }
+    if units > MAX_UNITS { Err(Problem::TooLarge) } else { Ok(units) }
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ fn without_settings_every_tool_counts_one_call_of_one_shared_plan() {
 }
 
 #[test]
-fn a_tool_weighs_what_the_pattern_says_that_says_most() {
+fn a_tool_weighs_what_the_pattern_says_that_says_max() {
     let weights = [("*", 2), ("search*", 5), ("search_web", 7), ("list*", 0), ("a*", 3), ("*b", 3)];
     let metering = metering(vec![], &weights);
     for (tool, weight) in
@@ -148,7 +148,7 @@ fn settings_that_make_no_sense_are_refused() {
     assert!(matches!(refused(vec![calls], vec![]), Some(MeteringError::Twice(_))));
     let none = ExtraMeter { reserve: 0, ..tokens() };
     assert!(matches!(refused(vec![none], vec![]), Some(MeteringError::Reserve(_))));
-    let heavy = (Glob::parse("x").unwrap(), MOST_WEIGHT + 1);
+    let heavy = (Glob::parse("x").unwrap(), MAX_WEIGHT + 1);
     assert!(matches!(refused(vec![], vec![heavy]), Some(MeteringError::Weight(_))));
     assert_eq!(Source::parse("bytes"), None);
     assert_eq!(Source::parse("/a/~x"), None);

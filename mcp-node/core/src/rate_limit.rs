@@ -33,17 +33,17 @@ impl Rate {
     /// # Errors
     /// The call must wait; nothing has changed then.
     pub fn take(&mut self, now_ms: u64, limits: RateLimits) -> Result<(), TooFast> {
-        if limits.concurrent.is_some_and(|most| self.running >= most) {
+        if limits.concurrent.is_some_and(|max| self.running >= max) {
             return Err(TooFast::Running);
         }
         let now_us = now_ms.saturating_mul(1_000);
         let each_us = MINUTE_US / u64::from(limits.per_minute.max(1));
-        let most_us = each_us.saturating_mul(u64::from(limits.burst.max(1)));
+        let max_us = each_us.saturating_mul(u64::from(limits.burst.max(1)));
         // A share that became smaller must not owe more than its own burst.
-        let full_us = self.full_us.clamp(now_us, now_us.saturating_add(most_us)) + each_us;
+        let full_us = self.full_us.clamp(now_us, now_us.saturating_add(max_us)) + each_us;
         let ahead_us = full_us - now_us;
-        if ahead_us > most_us {
-            return Err(TooFast::Wait((ahead_us - most_us).div_ceil(1_000).max(1)));
+        if ahead_us > max_us {
+            return Err(TooFast::Wait((ahead_us - max_us).div_ceil(1_000).max(1)));
         }
         self.full_us = full_us;
         self.running += 1;

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_specific_entry_says_what_a_tool_needs() {
+    fn the_max_specific_entry_says_what_a_tool_needs() {
         let scopes = scopes(&[
             ("*", "any:use"),
             ("debate_*", "debate:use"),

@@ -20,14 +20,14 @@ pub struct Backoff {
     /// Steps that double the wait; the next one is the block.
     pub steps: u32,
     /// No doubled wait is longer. Unit: milliseconds.
-    pub most_ms: u64,
+    pub max_ms: u64,
     /// How long a block lasts. Unit: milliseconds.
     pub block_ms: u64,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { after: 10, window_ms: 60_000, steps: 3, most_ms: 60_000, block_ms: 60_000 }
+        Self { after: 10, window_ms: 60_000, steps: 3, max_ms: 60_000, block_ms: 60_000 }
     }
 }
 
@@ -161,7 +161,7 @@ impl Violations {
     /// The limiter's wait, doubled a step.
     fn grown(&self, rules: Backoff) -> u64 {
         let factor = 1u64.checked_shl(self.step).unwrap_or(u64::MAX);
-        self.wait_ms.saturating_mul(factor).min(rules.most_ms)
+        self.wait_ms.saturating_mul(factor).min(rules.max_ms)
     }
 
     fn tell(&mut self, now_ms: u64, retry_ms: u64, is_new: bool) {
@@ -196,7 +196,7 @@ mod tests {
     use crate::rate_limit::{Rate, TooFast};
 
     const RULES: Backoff =
-        Backoff { after: 3, window_ms: 60_000, steps: 2, most_ms: 30_000, block_ms: 20_000 };
+        Backoff { after: 3, window_ms: 60_000, steps: 2, max_ms: 30_000, block_ms: 20_000 };
 
     /// A key with one call in ten seconds, and what becomes of its calls.
     #[derive(Default)]

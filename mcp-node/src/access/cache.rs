@@ -22,16 +22,16 @@ struct Generations<K, V> {
 pub struct Cache<K, V> {
     hasher: RandomState,
     /// Entries of one generation of one stripe.
-    most: usize,
+    max: usize,
     stripes: [Mutex<Generations<K, V>>; STRIPES],
 }
 
 impl<K: Hash + Eq, V: Clone> Cache<K, V> {
-    /// A memory of about `most` entries, at least 32.
-    pub fn new(most: usize) -> Self {
+    /// A memory of about `max` entries, at least 32.
+    pub fn new(max: usize) -> Self {
         let empty = || Generations { young: HashMap::new(), old: HashMap::new() };
         let stripes = std::array::from_fn(|_| Mutex::new(empty()));
-        Self { hasher: RandomState::new(), most: (most / STRIPES / 2).max(1), stripes }
+        Self { hasher: RandomState::new(), max: (max / STRIPES / 2).max(1), stripes }
     }
 
     fn stripe(&self, key: &K) -> &Mutex<Generations<K, V>> {
@@ -46,7 +46,7 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
             return Some(found.clone());
         }
         let (key, found) = stripe.old.remove_entry(key)?;
-        stripe.put(self.most, key, found.clone());
+        stripe.put(self.max, key, found.clone());
         Some(found)
     }
 
@@ -54,7 +54,7 @@ impl<K: Hash + Eq, V: Clone> Cache<K, V> {
     pub fn put(&self, key: K, value: V) {
         let mut stripe = self.stripe(&key).lock();
         stripe.old.remove(&key);
-        stripe.put(self.most, key, value);
+        stripe.put(self.max, key, value);
     }
 
     /// Forgets everything.
@@ -73,8 +73,8 @@ impl<K: Hash + Eq, V> Generations<K, V> {
         self.young.len() + self.old.len()
     }
 
-    fn put(&mut self, most: usize, key: K, value: V) {
-        if self.young.len() >= most && !self.young.contains_key(&key) {
+    fn put(&mut self, max: usize, key: K, value: V) {
+        if self.young.len() >= max && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(key, value);

@@ -38,23 +38,23 @@ impl ToolListFilter {
         Self { access, grant, modern }
     }
 
-    /// The answer to a `tools/list` with this id, or a session's own stream (`None`), which may hold one. `most` = the
+    /// The answer to a `tools/list` with this id, or a session's own stream (`None`), which may hold one. `max` = the
     /// largest answer, or event of a stream. Unit: bytes.
-    pub async fn of(self, response: Response, id: Option<String>, most: usize) -> Response {
+    pub async fn of(self, response: Response, id: Option<String>, max: usize) -> Response {
         let events = is_events(response.headers());
         let (head, body) = response.into_parts();
         if events {
-            let outgoing = Outgoing { shown: self, id, frames: Frames::of(body, most) };
+            let outgoing = Outgoing { shown: self, id, frames: Frames::of(body, max) };
             return Response::from_parts(head, outgoing.into_body());
         }
-        match self.whole(body, head.status, most).await {
+        match self.whole(body, head.status, max).await {
             Ok(body) => Response::from_parts(head, body.into()),
             Err(refusal) => answer::refuse(&refusal, id.as_deref()),
         }
     }
 
-    async fn whole(&self, body: Body, status: StatusCode, most: usize) -> Result<Bytes, Refusal> {
-        let body = Limited::new(body, most).collect().await.map_err(|error| {
+    async fn whole(&self, body: Body, status: StatusCode, max: usize) -> Result<Bytes, Refusal> {
+        let body = Limited::new(body, max).collect().await.map_err(|error| {
             tracing::warn!(%error, "A list of tools broke off, or is too large");
             Refusal::UpstreamInvalid
         })?;

@@ -157,9 +157,9 @@ impl Aggregate {
             let id = response.headers().get(SESSION).cloned();
             Ok::<_, Refusal>((id, self.answer_in(response, hello).await?))
         };
-        let patience = self.settings.request_patience;
+        let timeout = self.settings.request_timeout;
         let (id, said) =
-            tokio::time::timeout(patience, asked).await.map_err(|_| Refusal::UpstreamTimeout)??;
+            tokio::time::timeout(timeout, asked).await.map_err(|_| Refusal::UpstreamTimeout)??;
         let version = agreed(&said);
         match greeting::read(&said) {
             Ok(Some(greeting)) => Ok((MemberSession { id, version }, greeting)),
@@ -179,9 +179,9 @@ impl Aggregate {
             let response = self.ask(session, member, post).await?;
             self.answer_in(response, post).await
         };
-        let patience = self.settings.request_patience;
+        let timeout = self.settings.request_timeout;
         let said =
-            tokio::time::timeout(patience, asked).await.map_err(|_| Refusal::UpstreamTimeout)??;
+            tokio::time::timeout(timeout, asked).await.map_err(|_| Refusal::UpstreamTimeout)??;
         match read(&said) {
             Ok(Message::Answer { answer: Answer::Error, .. }) => Err(MemberError::Said(said)),
             _ => Ok(said),
@@ -191,12 +191,12 @@ impl Aggregate {
     /// The answer to a request, in one piece or behind other messages.
     async fn answer_in(&self, response: Response, post: &Post) -> Result<Bytes, Refusal> {
         let Kind::Request { id, .. } = &post.kind else { return Err(Refusal::UpstreamInvalid) };
-        let most = self.settings.max_answer_bytes;
+        let max = self.settings.max_answer_bytes;
         let ours = |message: &[u8]| {
             is_answer(message, &id.key).then(|| addressed(message, &id.raw)).flatten()
         };
         if is_events(response.headers()) {
-            let mut frames = Frames::of(response.into_body(), most);
+            let mut frames = Frames::of(response.into_body(), max);
             while let Some(Ok(frame)) = frames.next().await {
                 if let Some(answer) = sse::data(&frame).and_then(|data| ours(&data)) {
                     return Ok(answer);
@@ -204,14 +204,14 @@ impl Aggregate {
             }
             return Err(Refusal::UpstreamInvalid);
         }
-        let body = whole(response, most).await?;
+        let body = whole(response, max).await?;
         ours(&body).ok_or(Refusal::UpstreamInvalid)
     }
 }
 
 /// All of a body, within its limit.
-pub async fn whole(response: Response, most: usize) -> Result<Bytes, Refusal> {
-    let whole = Limited::new(response.into_body(), most).collect().await;
+pub async fn whole(response: Response, max: usize) -> Result<Bytes, Refusal> {
+    let whole = Limited::new(response.into_body(), max).collect().await;
     whole.map(http_body_util::Collected::to_bytes).map_err(|error| {
         tracing::warn!(%error, "An answer broke off, or is too large");
         Refusal::UpstreamInvalid

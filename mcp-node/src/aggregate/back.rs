@@ -33,7 +33,7 @@ pub struct Back {
     /// The request's id; `None` = a resumed stream, which may hold the answer to any.
     pub id: Option<IdKey>,
     /// The largest answer, or event of a stream. Unit: bytes.
-    pub most: usize,
+    pub max: usize,
 }
 
 impl Back {
@@ -46,7 +46,7 @@ impl Back {
         if is_events(response.headers()) {
             let (head, body) = response.into_parts();
             let in_use = self.session.as_ref().map(|session| session.in_use());
-            let frames = Frames::of(body, self.most).into_stream();
+            let frames = Frames::of(body, self.max).into_stream();
             let frames = frames.map(move |frame| {
                 let _held = &in_use;
                 self.frame(&frame)
@@ -54,7 +54,7 @@ impl Back {
             return Ok(Response::from_parts(head, frames::body(frames)));
         }
         let (head, body) = response.into_parts();
-        let body = whole(Response::new(body), self.most).await?;
+        let body = whole(Response::new(body), self.max).await?;
         self.note(&body);
         Ok(Response::from_parts(head, body.into()))
     }

@@ -26,9 +26,9 @@ use crate::{
 };
 
 /// Pages of one server that are read at once; a list without an end must not be read for ever.
-const MOST_PAGES: usize = 100;
+const MAX_PAGES: usize = 100;
 /// Names of which it was said that two servers have them.
-const MOST_TOLD: usize = 1_024;
+const MAX_TOLD: usize = 1_024;
 
 const BAD_CURSOR: Refusal = Refusal::InvalidParams("`params.cursor` is none of this server's.");
 
@@ -163,7 +163,7 @@ impl Aggregate {
             if place.is_none() || !whole {
                 return Ok(pages);
             }
-            if pages.len() == MOST_PAGES || held > self.settings.max_answer_bytes {
+            if pages.len() == MAX_PAGES || held > self.settings.max_answer_bytes {
                 tracing::warn!(server = &*member.name, "A list has no end: the rest is left out");
                 return Ok(pages);
             }
@@ -203,7 +203,7 @@ impl Aggregate {
 
     fn tell_once(&self, name: &str, server: &str) {
         let mut told = self.kept.told.lock();
-        if told.len() < MOST_TOLD && told.insert(format!("{server} {name}")) {
+        if told.len() < MAX_TOLD && told.insert(format!("{server} {name}")) {
             tracing::warn!(
                 server,
                 name,

@@ -169,8 +169,8 @@ impl Aggregate {
         id: Option<IdKey>,
     ) -> Back {
         let (kept, server) = (self.kept.clone(), member.name.clone());
-        let most = self.settings.max_answer_bytes;
-        Back { kept, server, session: session.cloned(), key, id, most }
+        let max = self.settings.max_answer_bytes;
+        Back { kept, server, session: session.cloned(), key, id, max }
     }
 
     /// Serves a posted message.

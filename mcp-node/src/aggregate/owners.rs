@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use schemas::KeyId;
 
 /// The most that is remembered.
-const MOST: usize = 65_536;
+const MAX: usize = 65_536;
 
 /// What a server can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,7 +62,7 @@ impl Owners {
             return;
         }
         known.order.push_back(place);
-        if known.order.len() > MOST
+        if known.order.len() > MAX
             && let Some(oldest) = known.order.pop_front()
         {
             known.by_place.remove(&oldest);
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(owners.get(key, ItemKind::Tool, "x"), Some(two.clone()), "the last word holds");
         assert_eq!(owners.get(key, ItemKind::Prompt, "x"), None);
         assert_eq!(owners.get(KeyId(Uuid::from_u128(2)), ItemKind::Tool, "x"), None);
-        for number in 0..MOST {
+        for number in 0..MAX {
             owners.learn(key, ItemKind::Task, number.to_string(), &one);
         }
         assert_eq!(owners.get(key, ItemKind::Tool, "x"), None, "there is an end to it");

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Calls of one session whose server is remembered.
-const MOST_CALLS: usize = 1_024;
+const MAX_CALLS: usize = 1_024;
 /// The first revision that knows the header of its name.
 const FIRST_NAMED: &str = "2025-06-18";
 
@@ -121,7 +121,7 @@ impl Session {
         if calls.by_id.insert(id.clone(), server.clone()).is_none() {
             calls.order.push_back(id.clone());
         }
-        while calls.order.len() > MOST_CALLS
+        while calls.order.len() > MAX_CALLS
             && let Some(oldest) = calls.order.pop_front()
         {
             calls.by_id.remove(&oldest);
@@ -148,8 +148,8 @@ impl Session {
         self.uses.clone()
     }
 
-    fn is_idle(&self, most: Duration) -> bool {
-        Arc::strong_count(&self.uses) == 1 && self.used.lock().elapsed() >= most
+    fn is_idle(&self, max: Duration) -> bool {
+        Arc::strong_count(&self.uses) == 1 && self.used.lock().elapsed() >= max
     }
 }
 
@@ -176,10 +176,10 @@ impl Sessions {
     /// Takes in a session.
     ///
     /// # Errors
-    /// There are `most` already.
-    pub fn add(&self, session: Arc<Session>, most: usize) -> Result<(), Refusal> {
+    /// There are `max` already.
+    pub fn add(&self, session: Arc<Session>, max: usize) -> Result<(), Refusal> {
         let mut by_id = self.by_id.lock();
-        if by_id.len() >= most {
+        if by_id.len() >= max {
             return Err(Refusal::TooManySessions);
         }
         by_id.insert(session.id.clone(), session);
@@ -195,9 +195,9 @@ impl Sessions {
     }
 
     /// Gives up those that nobody used for so long, and returns them.
-    pub fn take_idle(&self, most: Duration) -> Vec<Arc<Session>> {
+    pub fn take_idle(&self, max: Duration) -> Vec<Arc<Session>> {
         let mut by_id = self.by_id.lock();
-        let idle = by_id.extract_if(|_, session| session.is_idle(most));
+        let idle = by_id.extract_if(|_, session| session.is_idle(max));
         let idle: Vec<Arc<Session>> = idle.map(|(_, session)| session).collect();
         measure(by_id.len());
         idle

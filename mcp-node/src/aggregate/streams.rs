@@ -149,11 +149,11 @@ impl Aggregate {
 
     /// A part that is open, if the answer is a stream.
     pub(super) async fn part(&self, response: Response) -> Result<Part, MemberError> {
-        let most = self.settings.max_answer_bytes;
+        let max = self.settings.max_answer_bytes;
         if response.status().is_success() && is_events(response.headers()) {
-            return Ok(Part::Open(Frames::of(response.into_body(), most), Map::new()));
+            return Ok(Part::Open(Frames::of(response.into_body(), max), Map::new()));
         }
-        let body = whole(response, most).await?;
+        let body = whole(response, max).await?;
         match read(&body) {
             Ok(Message::Answer { .. }) => Err(MemberError::Said(body)),
             _ => Err(Refusal::UpstreamInvalid.into()),

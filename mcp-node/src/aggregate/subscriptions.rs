@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How long a server may take to acknowledge.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What one client listens to.
 pub struct Subscription {
@@ -55,7 +55,7 @@ impl Aggregate {
     pub(super) async fn listen(self: &Arc<Self>, post: &Post) -> Result<Response, Refusal> {
         let Kind::Request { id, .. } = &post.kind else { return Err(Refusal::MethodNotFound) };
         let asking = self.members.iter().map(|member| async move {
-            let asked = tokio::time::timeout(PATIENCE, self.subscribed(post, member)).await;
+            let asked = tokio::time::timeout(TIMEOUT, self.subscribed(post, member)).await;
             (member, asked.unwrap_or(Err(Refusal::UpstreamTimeout.into())))
         });
         let (mut open, mut accepted, mut first) = (HashMap::new(), Map::new(), None);

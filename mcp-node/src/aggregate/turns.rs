@@ -82,16 +82,16 @@ impl Aggregate {
             }
             Err(refusal) => return Err(refusal),
         };
-        let most = self.settings.max_answer_bytes;
+        let max = self.settings.max_answer_bytes;
         if !is_events(response.headers()) {
             let (head, body) = response.into_parts();
-            let body = whole(Response::new(body), most).await?;
+            let body = whole(Response::new(body), max).await?;
             let said = answers(&body);
             return Ok(said.as_said(Response::from_parts(head, body.into())));
         }
         // As far as the first message: what comes before an answer shows that it is there.
         let (head, body) = response.into_parts();
-        let (mut frames, mut seen) = (Frames::of(body, most), vec![]);
+        let (mut frames, mut seen) = (Frames::of(body, max), vec![]);
         let mut said = First::Other;
         while let Some(Ok(frame)) = frames.next().await {
             let data = sse::data(&frame).map(|data| answers(&data));

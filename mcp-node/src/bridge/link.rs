@@ -8,7 +8,7 @@ use mcp_node_core::{Refusal, message};
 use schemas::Outcome;
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout},
+    time::{self, Instant},
 };
 
 use super::{Era, messages};
@@ -108,9 +108,9 @@ impl Link {
         body: Bytes,
         id: &RequestId,
         new: Option<(&str, Option<&str>)>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<(Bytes, bool), Refusal> {
-        let mut pieces = self.ask(id, body, new, Instant::now() + patience).await?;
+        let mut pieces = self.ask(id, body, new, Instant::now() + timeout).await?;
         let answer = async {
             loop {
                 match pieces.recv().await {
@@ -123,7 +123,7 @@ impl Link {
                 }
             }
         };
-        timeout(patience, answer).await.map_err(|_| Refusal::UpstreamTimeout)?
+        time::timeout(timeout, answer).await.map_err(|_| Refusal::UpstreamTimeout)?
     }
 }
 

@@ -16,7 +16,7 @@ use super::{messages::Members, pool::Pooled};
 use crate::{upstream::Piece, wire::RequestId};
 
 /// How long a client may take to answer.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// One call that waits.
 pub struct PendingInput {
@@ -86,7 +86,7 @@ impl PendingInputs {
         self.calls.lock().insert(name.clone(), parked);
         let calls = Arc::downgrade(&self.calls);
         tokio::spawn(async move {
-            tokio::time::sleep(PATIENCE).await;
+            tokio::time::sleep(TIMEOUT).await;
             drop(calls.upgrade().and_then(|calls| calls.lock().remove(&name)));
         });
     }

@@ -123,11 +123,10 @@ impl Pool {
     /// Ends what was idle for long; when there are too many, all that is idle.
     async fn make_room(&self) {
         let full = self.open.load(Ordering::Acquire) >= self.settings.max_sessions;
-        let most = self.settings.session_idle;
+        let max = self.settings.session_idle;
         let mut ended = vec![];
         self.idle.lock().retain(|_, held| {
-            let is_old =
-                |held: &Held| full || held.since.elapsed() >= most || !held.link.is_alive();
+            let is_old = |held: &Held| full || held.since.elapsed() >= max || !held.link.is_alive();
             let (old, kept): (Vec<Held>, Vec<Held>) = held.drain(..).partition(is_old);
             *held = kept;
             ended.extend(old);

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long the server may take to note one subscription.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a quiet stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -103,7 +103,7 @@ async fn subscribe(conversation: &Pooled, uris: Vec<String>) -> Result<Vec<Strin
             r#"{{"jsonrpc":"2.0","id":{},"method":"resources/subscribe","params":{params}}}"#,
             id.raw
         );
-        let (_, error) = conversation.link().answer(ask.into(), &id, None, PATIENCE).await?;
+        let (_, error) = conversation.link().answer(ask.into(), &id, None, TIMEOUT).await?;
         if !error {
             taken.push(uri);
         }

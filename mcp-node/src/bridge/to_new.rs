@@ -151,7 +151,7 @@ impl ModernServerAdapter {
             Owed::Call(Arc::new(InFlightCall::new(permit, &self.tasks, false)))
         });
         let (client, response) = ClientEnd::new(hints);
-        let deadline = Instant::now() + self.settings.request_patience;
+        let deadline = Instant::now() + self.settings.request_timeout;
         let link = session.link.speaking_for(&post.inbound.grant()).within(&post.traced);
         let what = (method, target);
         let source = ModernCall::new(session, link, post.body, id.clone(), what, deadline);
@@ -206,10 +206,10 @@ impl ModernServerAdapter {
 
     /// Ends sessions that nobody used for long, or whose server is gone.
     async fn sweep(&self) {
-        let most = self.settings.session_idle;
+        let max = self.settings.session_idle;
         let mut ended = vec![];
         self.sessions.lock().retain(|_, session| {
-            let keep = session.is_alive() && session.idle() < most;
+            let keep = session.is_alive() && session.idle() < max;
             if !keep {
                 ended.push(session.clone());
             }

@@ -110,8 +110,8 @@ impl LegacyServerAdapter {
     /// Until when an answer must be there; a stream of subscriptions has no end of its own.
     fn deadline(&self, method: &str) -> Instant {
         const YEAR: std::time::Duration = std::time::Duration::from_secs(365 * 86_400);
-        let patience =
-            if method == "subscriptions/listen" { YEAR } else { self.settings.request_patience };
-        Instant::now() + patience
+        let timeout =
+            if method == "subscriptions/listen" { YEAR } else { self.settings.request_timeout };
+        Instant::now() + timeout
     }
 }

@@ -91,7 +91,7 @@ fn backoff(file: &File) -> Result<Backoff, ConfigError> {
         after: file.backoff_after,
         window_ms: file.backoff_window_ms,
         steps: file.backoff_steps,
-        most_ms: file.backoff_most_ms,
+        max_ms: file.backoff_most_ms,
         block_ms: file.block_ms,
     })
 }

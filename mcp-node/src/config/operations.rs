@@ -18,7 +18,7 @@ const DAY: u64 = 86_400_000;
 /// Names the first that is out of its range.
 pub(super) fn upstream(file: &File) -> Result<UpstreamSettings, ConfigError> {
     let (window_ms, open_ms) = (file.breaker_window_ms, file.breaker_open_ms);
-    let most_open_ms = file.breaker_most_open_ms;
+    let max_open_ms = file.breaker_most_open_ms;
     let child = file.child_max_bytes;
     let ranges = [
         ("breaker_percent", (1..=100).contains(&file.breaker_percent), "1 to 100"),
@@ -26,7 +26,7 @@ pub(super) fn upstream(file: &File) -> Result<UpstreamSettings, ConfigError> {
         ("breaker_open_ms", (10..=DAY).contains(&open_ms), "10 ms to a day"),
         (
             "breaker_most_open_ms",
-            (open_ms..=DAY).contains(&most_open_ms),
+            (open_ms..=DAY).contains(&max_open_ms),
             "from breaker_open_ms to a day",
         ),
         ("child_max_bytes", child == 0 || child >= 1 << 20, "at least 1 MiB, or 0"),
@@ -40,11 +40,11 @@ pub(super) fn upstream(file: &File) -> Result<UpstreamSettings, ConfigError> {
         percent,
         window_ms,
         open_ms,
-        most_open_ms,
+        max_open_ms,
         ..BreakerSettings::default()
     };
     Ok(UpstreamSettings {
-        request_patience: Duration::from_millis(file.request_timeout),
+        request_timeout: Duration::from_millis(file.request_timeout),
         max_answer_bytes: file.max_answer_size,
         session_idle: Duration::from_millis(file.session_idle_ms),
         max_sessions: file.max_sessions,

@@ -47,12 +47,12 @@ enum Listening {
 }
 
 /// A stream that a client listens on; `asked` = the id of its `subscriptions/listen`, `None` = a session's own stream.
-/// `most` = the largest event. Unit: bytes.
+/// `max` = the largest event. Unit: bytes.
 pub fn told(
     response: Response,
     known: &Arc<KeyEntry>,
     asked: Option<&str>,
-    most: usize,
+    max: usize,
 ) -> Response {
     if !is_events(response.headers()) {
         return response;
@@ -60,7 +60,7 @@ pub fn told(
     let listening = asked.map_or(Listening::Session, |id| Listening::Asked(id.to_owned()));
     let (head, body) = response.into_parts();
     let (known, state) = (known.clone(), known.state());
-    let told = ListeningStream { frames: Frames::of(body, most), known, state, listening };
+    let told = ListeningStream { frames: Frames::of(body, max), known, state, listening };
     let frames = stream::unfold(told, |mut told| async {
         let frame = told.next().await?;
         Some((frame, told))

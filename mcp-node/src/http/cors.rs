@@ -130,7 +130,7 @@ mod tests {
         let owned = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
         DoorSettings {
             max_request_bytes: 1,
-            body_patience: Duration::ZERO,
+            body_timeout: Duration::ZERO,
             heartbeat: std::time::Duration::from_secs(15),
             origins: owned(origins),
             hosts: owned(hosts),

@@ -45,10 +45,10 @@ const MAX_TURNED_AWAY: usize = 256;
 #[derive(Clone, Copy, Debug)]
 pub struct ListenSettings {
     /// The most connections at a time.
-    pub most_connections: usize,
+    pub max_connections: usize,
     /// How long the head of a request may take, from its first byte; also a TLS handshake, and a new connection until
     /// its first request.
-    pub head_patience: Duration,
+    pub head_timeout: Duration,
     /// How long a connection may stay without a request, from the end of the last answer.
     pub idle_timeout: Duration,
 }
@@ -105,7 +105,7 @@ pub async fn listen_over(
                 continue;
             }
         };
-        let admitted = if open.len() >= settings.most_connections {
+        let admitted = if open.len() >= settings.max_connections {
             Err(Refusal::TooManyConnections)
         } else {
             limits.count_connection(address.0)
@@ -151,7 +151,7 @@ async fn serve(
     if let Err(error) = connection.set_nodelay(true) {
         tracing::debug!(%error, "A connection delays small writes");
     }
-    let timeouts = Timeouts { head: settings.head_patience, idle: settings.idle_timeout };
+    let timeouts = Timeouts { head: settings.head_timeout, idle: settings.idle_timeout };
     let Some(tls) = tls else {
         return serve_requests(connection, router, client, timeouts, open, stop).await;
     };

@@ -70,7 +70,7 @@ pub struct DoorSettings {
     /// The largest body. Unit: bytes.
     pub max_request_bytes: usize,
     /// How long a body may take to come.
-    pub body_patience: Duration,
+    pub body_timeout: Duration,
     /// After how long a quiet stream shows that it lives.
     pub heartbeat: Duration,
     /// Origins that browsers may call from, as they write them: `https://example.com`.
@@ -281,12 +281,12 @@ async fn serve(door: &GatewayState, front: &Endpoint, head: Parts, body: Body) -
 
 /// Opens a session's own stream.
 async fn own_stream(door: &GatewayState, front: &Endpoint, inbound: &Inbound) -> Response {
-    let most = front.max_answer_bytes();
+    let max = front.max_answer_bytes();
     let stream = match (front.get(inbound).await, door.access.shown(&inbound.grant(), false)) {
         // A resumed stream may hold the answer to a `tools/list`.
-        (Ok(stream), Some(shown)) => shown.of(stream, None, most).await,
+        (Ok(stream), Some(shown)) => shown.of(stream, None, max).await,
         (Ok(stream), None) => stream,
         (Err(refusal), _) => return answer::refuse(&refusal, None),
     };
-    changes::told(stream, &inbound.caller, None, most)
+    changes::told(stream, &inbound.caller, None, max)
 }

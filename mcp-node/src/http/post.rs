@@ -163,14 +163,14 @@ pub(super) async fn whole(
     headers: &HeaderMap,
     door: &GatewayState,
 ) -> Result<Bytes, Refusal> {
-    let (most, patience) = (door.settings.max_request_bytes, door.settings.body_patience);
-    match tokio::time::timeout(patience, within(&mut body, headers, most)).await {
+    let (max, timeout) = (door.settings.max_request_bytes, door.settings.body_timeout);
+    match tokio::time::timeout(timeout, within(&mut body, headers, max)).await {
         Ok(Ok(Some(body))) => Ok(body),
         Ok(Ok(None)) => {
             // Whether it ends in time or not, it was too large.
-            let thrown_away = throw_away(body, most.saturating_mul(THROWN_AWAY));
-            drop(tokio::time::timeout(patience, thrown_away).await);
-            Err(Refusal::RequestTooLarge(most))
+            let thrown_away = throw_away(body, max.saturating_mul(THROWN_AWAY));
+            drop(tokio::time::timeout(timeout, thrown_away).await);
+            Err(Refusal::RequestTooLarge(max))
         }
         Ok(Err(refusal)) => Err(refusal),
         Err(_) => Err(Refusal::InvalidRequest("The body did not come in time.")),
@@ -181,14 +181,14 @@ pub(super) async fn whole(
 async fn within(
     body: &mut Body,
     headers: &HeaderMap,
-    most: usize,
+    max: usize,
 ) -> Result<Option<Bytes>, Refusal> {
     let said =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if said.is_some_and(|said| said > most) {
+    if said.is_some_and(|said| said > max) {
         return Ok(None);
     }
-    match Limited::new(body, most).collect().await {
+    match Limited::new(body, max).collect().await {
         Ok(body) => Ok(Some(body.to_bytes())),
         Err(error) if error.is::<LengthLimitError>() => Ok(None),
         Err(_) => Err(Refusal::InvalidRequest("The body broke off.")),

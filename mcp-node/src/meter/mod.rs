@@ -268,8 +268,8 @@ impl Meter {
         self.shared.in_flight.load(Ordering::Acquire) == 0
     }
 
-    /// Waits until no call is in flight, at most `patience`; says whether that is so.
-    pub async fn idle(&self, patience: Duration) -> bool {
+    /// Waits until no call is in flight, at most `timeout`; says whether that is so.
+    pub async fn idle(&self, timeout: Duration) -> bool {
         let idle = async {
             loop {
                 let settled = self.shared.settled.notified();
@@ -279,7 +279,7 @@ impl Meter {
                 settled.await;
             }
         };
-        tokio::time::timeout(patience, idle).await.is_ok()
+        tokio::time::timeout(timeout, idle).await.is_ok()
     }
 
     /// The last words of a node that has drained: closes all leases and ends the epoch in the spool.

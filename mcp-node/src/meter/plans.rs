@@ -8,7 +8,7 @@ use mcp_node_core::metering::{Metering, Plan};
 use parking_lot::RwLock;
 
 /// The most plans that are kept.
-const MOST: usize = 4_096;
+const MAX: usize = 4_096;
 
 /// The plans of a node.
 pub struct Plans {
@@ -31,7 +31,7 @@ impl Plans {
         }
         let plan = self.metering.plan(tool);
         let mut kept = self.kept.write();
-        if kept.len() < MOST {
+        if kept.len() < MAX {
             kept.insert(tool.to_owned(), plan.clone());
         }
         plan

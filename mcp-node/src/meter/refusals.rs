@@ -10,7 +10,7 @@ use schemas::{KeyState, Quantity, Record, RefusalReason, Shard};
 
 use crate::{clock, spool::Spool};
 
-const MOST_ENTRIES: usize = 4_096;
+const MAX_ENTRIES: usize = 4_096;
 
 type Place = (schemas::KeyId, RefusalReason, String);
 
@@ -29,7 +29,7 @@ impl Refusals {
     pub fn note(&self, state: &Arc<KeyState>, tool: &str, reason: RefusalReason) {
         let mut entries = self.entries.lock();
         let mut place = (state.key, reason, tool.to_owned());
-        if entries.len() >= MOST_ENTRIES && !entries.contains_key(&place) {
+        if entries.len() >= MAX_ENTRIES && !entries.contains_key(&place) {
             place.2.clear();
         }
         entries.entry(place).or_insert_with(|| Refused { state: state.clone(), calls: 0 }).calls +=

@@ -29,7 +29,7 @@ pub struct Upstream {
     to_old: LegacyServerAdapter,
     to_new: ModernServerAdapter,
     /// The largest answer. Unit: bytes.
-    most: usize,
+    max: usize,
     max_sessions: usize,
     /// The same server, if it should turn out to speak the transport of 2024-11-05.
     older: Option<Older>,
@@ -46,9 +46,9 @@ impl Upstream {
             LegacyServerAdapter::new(&server, settings),
             ModernServerAdapter::new(&server, settings),
         );
-        let (most, max_sessions) = (settings.max_answer_bytes, settings.max_sessions);
+        let (max, max_sessions) = (settings.max_answer_bytes, settings.max_sessions);
         let (eras, older, name) = (Eras::default(), None, None);
-        Self { server, eras, to_old, to_new, most, max_sessions, older, name }
+        Self { server, eras, to_old, to_new, max, max_sessions, older, name }
     }
 
     /// The same, with a name to tell it from the other servers of its node.
@@ -66,7 +66,7 @@ impl Upstream {
     /// The largest answer, or event of a stream. Unit: bytes.
     #[must_use]
     pub fn max_answer_bytes(&self) -> usize {
-        self.most
+        self.max
     }
 
     /// The most sessions at a time.
@@ -160,10 +160,10 @@ impl Upstream {
         let failed = loop {
             let Some(Ok(chunk)) = rest.next().await else { break false };
             seen.extend_from_slice(&chunk);
-            if let Some(failed) = is_error(&seen, self.most) {
+            if let Some(failed) = is_error(&seen, self.max) {
                 break failed;
             }
-            if seen.len() > self.most {
+            if seen.len() > self.max {
                 return Err(Err(Refusal::UpstreamInvalid));
             }
         };
@@ -234,12 +234,12 @@ impl Upstream {
 }
 
 /// Whether the answer in a body, JSON or a stream, is an error; `None` = it is not there yet.
-fn is_error(body: &[u8], most: usize) -> Option<bool> {
+fn is_error(body: &[u8], max: usize) -> Option<bool> {
     let error = |message: &[u8]| match read(message) {
         Ok(Message::Answer { answer, .. }) => Some(answer == Answer::Error),
         _ => None,
     };
-    let mut splitter = Splitter::new(most);
+    let mut splitter = Splitter::new(max);
     splitter.push(body);
     let mut frames = std::iter::from_fn(|| splitter.next_frame().ok().flatten());
     error(body).or_else(|| frames.find_map(|frame| error(&sse::data(&frame)?)))

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// For how long a lock that another holds is tried again.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A spool folder that this process holds.
 pub struct Folder {
@@ -117,11 +117,11 @@ fn take_lock(folder: &Path) -> Result<File, SpoolError> {
     let path = folder.join("lock");
     let open = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
     let file = open.map_err(|e| SpoolError::io(&path, e))?;
-    let patience = Instant::now();
+    let timeout = Instant::now();
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if patience.elapsed() < LOCK_PATIENCE => {
+            Err(TryLockError::WouldBlock) if timeout.elapsed() < LOCK_TIMEOUT => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             Err(TryLockError::WouldBlock) => {

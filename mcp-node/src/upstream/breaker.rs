@@ -46,7 +46,7 @@ impl CircuitBreaker {
             failures: 3,
             fewest: u32::MAX, // Only starts one after the other say something.
             open_ms: 500,
-            most_open_ms: 60_000,
+            max_open_ms: 60_000,
             ..BreakerSettings::default()
         };
         Self::new(name, settings, |retry_ms| Refusal::UpstreamRestarting { retry_ms })

@@ -32,7 +32,7 @@ pub(crate) const ID_IN_USE: Refusal =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
     /// How long a call may take until its answer.
-    pub request_patience: Duration,
+    pub request_timeout: Duration,
     /// The largest answer, or event of a stream, that is held until it is recorded. Unit: bytes.
     pub max_answer_bytes: usize,
     /// A session that nobody used for this long ends.
@@ -48,7 +48,7 @@ pub struct UpstreamSettings {
 impl Default for UpstreamSettings {
     fn default() -> Self {
         Self {
-            request_patience: Duration::from_secs(60),
+            request_timeout: Duration::from_secs(60),
             max_answer_bytes: 16 << 20,
             session_idle: Duration::from_secs(3_600),
             max_sessions: 10_000,

@@ -39,11 +39,11 @@ const LIFE_MS: i64 = 300_000;
 /// How long it is used for calls. Unit: milliseconds.
 const USED_MS: i64 = 120_000;
 /// Callers whose tokens are remembered.
-const MOST_TOKENS: usize = 65_536;
+const MAX_TOKENS: usize = 65_536;
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(30);
 /// How many keys a file may hold, and how many a node keeps in its own.
-const MOST_KEYS: usize = 16;
+const MAX_KEYS: usize = 16;
 const KEPT: usize = 2;
 
 /// How the node signs.
@@ -62,7 +62,7 @@ pub struct SignerSettings {
 pub enum SignerError {
     #[error("`{0}` cannot be read or written")]
     File(PathBuf, #[source] io::Error),
-    #[error("`{0}` holds no Ed25519 key in PKCS #8, or another kind, or more than {MOST_KEYS}")]
+    #[error("`{0}` holds no Ed25519 key in PKCS #8, or another kind, or more than {MAX_KEYS}")]
     Keys(PathBuf),
     #[error("no key could be made")]
     Random,
@@ -107,7 +107,7 @@ impl Signer {
             add_key(&settings.file)?;
         }
         let keys = RwLock::new(Arc::new(read(&settings.file)?));
-        let signer = Arc::new(Self { settings, keys, signed: Cache::new(MOST_TOKENS) });
+        let signer = Arc::new(Self { settings, keys, signed: Cache::new(MAX_TOKENS) });
         let looked_after = signer.clone().look_after();
         tokio::spawn(async move { stop.run_until_cancelled(looked_after).await });
         Ok(signer)
@@ -212,7 +212,7 @@ fn read(file: &Path) -> Result<Keys, SignerError> {
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_pkcs8_der());
         pairs.push(pair.map_err(|_| unusable())?);
     }
-    if pairs.len() > MOST_KEYS {
+    if pairs.len() > MAX_KEYS {
         return Err(unusable());
     }
     let keys: Vec<Value> = pairs.iter().map(jwk).collect();

@@ -127,7 +127,7 @@ pub(crate) fn data(refusal: &Refusal, now: Timestamp) -> Value {
             put("blockedUntil", end.to_string().into());
             put("scope", "key".into());
         }
-        Refusal::RequestTooLarge(most) => put("maxBytes", (*most).into()),
+        Refusal::RequestTooLarge(max) => put("maxBytes", (*max).into()),
         Refusal::UnsupportedVersion(requested) => {
             put("supported", json!(VERSIONS));
             put("requested", requested.as_str().into());

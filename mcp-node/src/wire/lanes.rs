@@ -29,7 +29,7 @@ pub fn current() -> Option<usize> {
 
 /// How many lanes a process has that has any: one for each core that it may use.
 #[must_use]
-pub fn most() -> usize {
+pub fn max() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
@@ -58,7 +58,7 @@ impl WorkerThreads {
     /// The system gives no thread, or no way to wait for connections.
     pub fn start() -> io::Result<Self> {
         let stop = CancellationToken::new();
-        let lanes = (0..most()).map(|number| Lane::start(number, stop.clone()));
+        let lanes = (0..max()).map(|number| Lane::start(number, stop.clone()));
         Ok(Self { lanes: lanes.collect::<io::Result<_>>()?, stop: stop.clone() })
     }
 
@@ -152,8 +152,8 @@ mod tests {
         let lanes = WorkerThreads::start().unwrap();
         for _ in 0..2 {
             // The second time shows that those that have ended are not counted any more.
-            let by_lane = served(&lanes, 3 * most()).await;
-            let expected = (0..most()).map(|lane| (Some(lane), 3)).collect();
+            let by_lane = served(&lanes, 3 * max()).await;
+            let expected = (0..max()).map(|lane| (Some(lane), 3)).collect();
             assert_eq!(by_lane, expected);
         }
         tokio::task::spawn_blocking(move || drop(lanes)).await.unwrap();

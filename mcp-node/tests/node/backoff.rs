@@ -15,8 +15,7 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_calls_on_is_told_to_wait_longer_and_then_blocked() {
     let (world, server) = (World::start().await, Server::start().await);
-    let rules =
-        Backoff { after: 2, window_ms: 60_000, steps: 1, most_ms: 30_000, block_ms: 40_000 };
+    let rules = Backoff { after: 2, window_ms: 60_000, steps: 1, max_ms: 30_000, block_ms: 40_000 };
     let settings = MeterSettings { backoff: rules, ..Default::default() };
     let rig = Rig::start_metering(world, http_upstream(&server.url()), settings).await;
     let slow = RateLimits { per_minute: 6, burst: 1, concurrent: None };

@@ -154,9 +154,8 @@ async fn who_goes_away_cancels_in_the_new_era_and_not_in_the_old() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_is_down_or_silent_costs_nothing() {
     let server = Server::start().await;
-    let patience = Duration::from_millis(300);
-    let settings =
-        mcp_node::upstream::UpstreamSettings { request_patience: patience, ..settings() };
+    let timeout = Duration::from_millis(300);
+    let settings = mcp_node::upstream::UpstreamSettings { request_timeout: timeout, ..settings() };
     let rig = Rig::start(http_upstream_with(&server.url(), settings)).await;
     let key = rig.ledger().key(SECRET, Some(5)).await;
     until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;

@@ -88,8 +88,8 @@ async fn rig(head: u64, idle: u64) -> (Rig, Server, SocketAddr) {
     rig.ledger().key(SECRET, Some(1_000)).await;
     until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
     let settings = ListenSettings {
-        most_connections: 100,
-        head_patience: Duration::from_millis(head),
+        max_connections: 100,
+        head_timeout: Duration::from_millis(head),
         idle_timeout: Duration::from_millis(idle),
     };
     let address = rig.open(settings).await;

@@ -300,8 +300,8 @@ async fn until_notice(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_comes_too_late_is_withheld_wherever_it_comes() {
     let server = Server::start().await;
-    let request_patience = Duration::from_millis(300);
-    let settings = mcp_node::upstream::UpstreamSettings { request_patience, ..settings() };
+    let request_timeout = Duration::from_millis(300);
+    let settings = mcp_node::upstream::UpstreamSettings { request_timeout, ..settings() };
     let rig = Rig::start(http_upstream_with(&server.url(), settings)).await;
     let key = rig.ledger().key(SECRET, Some(10)).await;
     until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
@@ -367,8 +367,8 @@ async fn a_recorded_answer_comes_again_only_to_who_resumes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_whose_calls_fail_is_held_and_no_other() {
     let server = Server::start().await;
-    let request_patience = Duration::from_millis(200);
-    let settings = mcp_node::upstream::UpstreamSettings { request_patience, ..settings() };
+    let request_timeout = Duration::from_millis(200);
+    let settings = mcp_node::upstream::UpstreamSettings { request_timeout, ..settings() };
     let rig = Rig::start(http_upstream_with(&server.url(), settings)).await;
     rig.ledger().key(SECRET, Some(1_000)).await;
     rig.ledger().key("tb_victim", Some(1_000)).await;
@@ -422,8 +422,8 @@ async fn a_quota_bounds_what_a_server_is_made_to_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_that_never_speaks_is_waited_for_once() {
-    let request_patience = Duration::from_millis(400);
-    let settings = mcp_node::upstream::UpstreamSettings { request_patience, ..settings() };
+    let request_timeout = Duration::from_millis(400);
+    let settings = mcp_node::upstream::UpstreamSettings { request_timeout, ..settings() };
     let upstream = stdio_upstream_with("sleep".as_ref(), vec!["1000".into()], settings);
     let rig = Rig::start(upstream).await;
     rig.ledger().key(SECRET, None).await;

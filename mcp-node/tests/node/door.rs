@@ -194,13 +194,13 @@ async fn a_node_that_cannot_record_does_not_serve() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_are_bounded_in_number_and_in_patience() {
+async fn connections_are_bounded_in_number_and_in_timeout() {
     let (rig, _server) = with_server().await;
     rig.ledger().key(SECRET, None).await;
     until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
-    let head_patience = Duration::from_millis(300);
+    let head_timeout = Duration::from_millis(300);
     let idle_timeout = Duration::from_secs(90);
-    let settings = ListenSettings { most_connections: 2, head_patience, idle_timeout };
+    let settings = ListenSettings { max_connections: 2, head_timeout, idle_timeout };
     let address = rig.open(settings).await;
     let connect = || async { tokio::net::TcpStream::connect(address).await.unwrap() };
     // One says nothing, one says something all the time and never all: both are closed.

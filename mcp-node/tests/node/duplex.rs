@@ -20,7 +20,7 @@ use tokio_tungstenite::{
 use crate::rig::{Caller, call, initialize};
 
 /// How long a test waits for a message.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// The key of RFC 6455's example.
 const WS_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
@@ -93,7 +93,7 @@ impl Duplex {
                 },
             }
         };
-        let heard = tokio::time::timeout(PATIENCE, hearing).await.expect("something in time");
+        let heard = tokio::time::timeout(TIMEOUT, hearing).await.expect("something in time");
         heard.map(|text| serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}")))
     }
 

@@ -36,7 +36,7 @@ struct Books {
     as_of: u64,
     silent: bool,
     ttl_ms: i64,
-    most_units: u64,
+    max_units: u64,
 }
 
 struct Key {
@@ -96,7 +96,7 @@ impl Ledger {
             let bucket = Bucket { name: spec.name, push: spec.push, replicas: 1 };
             ensure_bucket(&nats.jetstream, bucket).await.unwrap();
         }
-        let books = Books { ttl_ms: 90_000, most_units: 1_000_000, ..Books::default() };
+        let books = Books { ttl_ms: 90_000, max_units: 1_000_000, ..Books::default() };
         let ledger = Self { nats: nats.clone(), books: Arc::new(Mutex::new(books)) };
         let asks = nats.client.subscribe("lease.ask.*").await.unwrap();
         nats.client.flush().await.unwrap();
@@ -178,9 +178,9 @@ impl Ledger {
     }
 
     /// How long leases last and how many units one holds at most, from now on.
-    pub fn grant(&self, ttl_ms: i64, most_units: u64) {
+    pub fn grant(&self, ttl_ms: i64, max_units: u64) {
         let mut books = self.books.lock();
-        (books.ttl_ms, books.most_units) = (ttl_ms, most_units);
+        (books.ttl_ms, books.max_units) = (ttl_ms, max_units);
     }
 
     /// Holds so many calls of the key's quota, as a node does that never gives them back.
@@ -296,7 +296,7 @@ impl Books {
             return answer.clone(); // The same question has the same answer.
         }
         self.asked.insert(ask.key);
-        let (ttl_ms, most) = (self.ttl_ms, self.most_units);
+        let (ttl_ms, max) = (self.ttl_ms, self.max_units);
         let key = self.keys.get_mut(&ask.key).unwrap();
         let now = clock::wall();
         let period = Period { from: now.plus_ms(-1_000_000), to: now.plus_ms(1_000_000) };
@@ -338,7 +338,7 @@ impl Books {
                 let retry_ms = 50;
                 return refused(LeaseRefusal::UnitsHeld { meter, scope, limit, period, retry_ms });
             }
-            let units = reserve.want.0.min(most).min(left.div_ceil(4)).max(per_call);
+            let units = reserve.want.0.min(max).min(left.div_ceil(4)).max(per_call);
             let (units, left) = (Quantity(units), Quantity(left - units));
             shares.push(Share { meter, units, left, held, limit, period });
         }

@@ -245,8 +245,8 @@ async fn an_endpoint_of_another_origin_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_of_2024_is_found_out() {
     let found_out = |address: SocketAddr| {
-        let (at, patience) = (format!("http://{address}/sse"), Duration::from_secs(5));
-        let http = HttpUpstream::stamped(at.parse().unwrap(), patience, settings(), stamp());
+        let (at, timeout) = (format!("http://{address}/sse"), Duration::from_secs(5));
+        let http = HttpUpstream::stamped(at.parse().unwrap(), timeout, settings(), stamp());
         let http = Upstream::new(Behind::Http(http), settings());
         http.or_older(remote(Kind::Sse, &at, stamp()))
     };

@@ -68,7 +68,7 @@ impl World {
 /// How a test's upstream is set.
 pub fn settings() -> UpstreamSettings {
     UpstreamSettings {
-        request_patience: Duration::from_secs(20),
+        request_timeout: Duration::from_secs(20),
         max_answer_bytes: 1 << 20,
         session_idle: Duration::from_secs(600),
         max_sessions: 4,
@@ -86,8 +86,8 @@ pub fn http_upstream_with(url: &str, settings: UpstreamSettings) -> Upstream {
 }
 
 pub fn stamped_upstream(url: &str, stamp: UpstreamHeaders) -> Upstream {
-    let (url, patience) = (url.parse::<Uri>().unwrap(), Duration::from_secs(5));
-    let http = HttpUpstream::stamped(url, patience, settings(), stamp);
+    let (url, timeout) = (url.parse::<Uri>().unwrap(), Duration::from_secs(5));
+    let http = HttpUpstream::stamped(url, timeout, settings(), stamp);
     Upstream::new(Behind::Http(http), settings())
 }
 
@@ -286,8 +286,8 @@ async fn open_door_with(
 
 fn listening() -> ListenSettings {
     ListenSettings {
-        most_connections: 1_000,
-        head_patience: Duration::from_secs(10),
+        max_connections: 1_000,
+        head_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(90),
     }
 }
@@ -309,7 +309,7 @@ fn doorway_to(
 ) -> SharedGateway {
     let settings = DoorSettings {
         max_request_bytes: 5 << 20,
-        body_patience: Duration::from_secs(2),
+        body_timeout: Duration::from_secs(2),
         heartbeat: Duration::from_secs(15),
         origins: vec!["https://good.example".into()],
         hosts: vec![],

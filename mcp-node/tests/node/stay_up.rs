@@ -21,11 +21,11 @@ fn nervous() -> UpstreamSettings {
     let breaker = BreakerSettings {
         failures: 3,
         open_ms: 400,
-        most_open_ms: 400,
+        max_open_ms: 400,
         ..BreakerSettings::default()
     };
-    let request_patience = Duration::from_millis(500);
-    UpstreamSettings { breaker, request_patience, ..settings() }
+    let request_timeout = Duration::from_millis(500);
+    UpstreamSettings { breaker, request_timeout, ..settings() }
 }
 
 /// Calls a tool until the answer has this status.

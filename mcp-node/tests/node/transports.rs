@@ -198,8 +198,7 @@ async fn a_quiet_client_outlives_the_times_of_idle_connections() {
     rig.ledger().key(SECRET, None).await;
     known_to(&rig, SECRET).await;
     let time = Duration::from_millis(300);
-    let settings =
-        ListenSettings { most_connections: 100, head_patience: time, idle_timeout: time };
+    let settings = ListenSettings { max_connections: 100, head_timeout: time, idle_timeout: time };
     let address = rig.open(settings).await;
     for kind in KINDS {
         let mut client = Duplex::connect(kind, address, "/", SECRET).await.initialized().await;

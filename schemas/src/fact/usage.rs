@@ -86,12 +86,12 @@ pub struct UsageEvent {
 
 /// The most units of one meter that one event may count for; with it no sum of a counter can leave its range before
 /// nine million such events were counted in one period.
-pub const MOST_UNITS: u64 = 1_000_000_000_000;
+pub const MAX_UNITS: u64 = 1_000_000_000_000;
 /// How far ahead of its storing an event may lie: what clocks drift. Unit: milliseconds. Source: Stripe takes meter
 /// events up to 5 minutes ahead.
-pub const MOST_AHEAD_MS: i64 = 5 * 60_000;
+pub const MAX_AHEAD_MS: i64 = 5 * 60_000;
 /// How old an event may be when it is stored. Unit: milliseconds. Source: Stripe takes meter events up to 35 days old.
-pub const MOST_BEHIND_MS: i64 = 35 * 24 * 3_600_000;
+pub const MAX_BEHIND_MS: i64 = 35 * 24 * 3_600_000;
 
 /// Why an event cannot be counted as it stands. Every reader of the log decides this alike: it is a function of the
 /// message and of when the log stored it.
@@ -112,11 +112,11 @@ impl UsageEvent {
     /// Why it is kept apart instead.
     pub fn sound(&self, stored_at: Timestamp) -> Result<(), Unsound> {
         let late_ms = stored_at.ms_since(self.at);
-        if self.quantities.values().any(|units| units.0 > MOST_UNITS) {
+        if self.quantities.values().any(|units| units.0 > MAX_UNITS) {
             Err(Unsound::TooMuch)
-        } else if late_ms < -MOST_AHEAD_MS {
+        } else if late_ms < -MAX_AHEAD_MS {
             Err(Unsound::Ahead)
-        } else if late_ms > MOST_BEHIND_MS {
+        } else if late_ms > MAX_BEHIND_MS {
             Err(Unsound::TooOld)
         } else {
             Ok(())

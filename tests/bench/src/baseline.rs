@@ -34,7 +34,7 @@ const CALLERS: u64 = 8;
 const ROUNDS: usize = 3;
 const PGBENCH_SECONDS: u32 = 8;
 const CLIENTS: [u32; 2] = [16, 48];
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 #[derive(Serialize)]
 struct Figures {
@@ -174,7 +174,7 @@ impl Path {
         let secrets: Vec<String> = secrets(&tenants);
         let knows =
             || async { Ok(secrets.iter().all(|secret| node.meter().authenticate(secret).is_ok())) };
-        wait_until("the node knows every key", PATIENCE, knows).await?;
+        wait_until("the node knows every key", TIMEOUT, knows).await?;
         let pool = PgPool::connect(&database).await?;
         Ok(Self { rig, ledger, node, tenants, pool, made: 0 })
     }
@@ -195,7 +195,7 @@ impl Path {
         self.made += CALLS;
         let admitted = begun.elapsed().as_secs_f64();
         let committed = || async { Ok(self.counted().await? >= self.made) };
-        wait_until("every call is committed", PATIENCE, committed).await?;
+        wait_until("every call is committed", TIMEOUT, committed).await?;
         let (wall, cpu) = (begun.elapsed().as_secs_f64(), machine::cpu_seconds(&own)? - cpu);
         if self.counted().await? != self.made {
             return Err("the ledger counted more calls than were made".into());

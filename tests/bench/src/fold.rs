@@ -34,7 +34,7 @@ const BATCH: usize = 50;
 const ROUNDS: usize = 3;
 /// After so many messages the core's changes are taken from it, as a commit does.
 const COMMIT_EVERY: usize = 400;
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 #[derive(Serialize)]
 struct Figures {
@@ -213,7 +213,7 @@ async fn run_ledger(rig: &Rig, progress: &Progress, round: usize) -> Outcome<f64
         if progress.is_over(&at) {
             break now;
         }
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > TIMEOUT {
             return Err(
                 format!("the ledger did not fold the log in time: {}", ledger.log_tail()).into()
             );

@@ -45,7 +45,7 @@ const BATCHES: usize = 20_000;
 const BATCH: usize = 50;
 const ASKS: usize = 20_000;
 const ASKERS: usize = 32;
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 #[derive(Serialize)]
 struct Figures {
@@ -166,7 +166,7 @@ async fn grow(rig: &Rig) -> Outcome<(Service, u64)> {
     let begun = Instant::now();
     let ledger = rig.ledger("ledger", &database, &[]).await?;
     let pool = PgPool::connect(&database).await?;
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + TIMEOUT;
     let mut stored = None;
     loop {
         let at = checkpoints(&pool).await?;

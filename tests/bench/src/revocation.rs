@@ -38,7 +38,7 @@ const PACE: Duration = Duration::from_millis(20);
 const CALL_PACE: Duration = Duration::from_millis(5);
 /// How finely a refusal is seen.
 const LOOK: Duration = Duration::from_micros(500);
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Serialize)]
 struct Figures {
@@ -87,7 +87,7 @@ pub async fn run() -> Outcome<()> {
         let knows = |node: &Node| keys.iter().all(|(_, key)| serves(node, *key));
         Ok(nodes.iter().all(knows))
     };
-    wait_until("every node knows every key", PATIENCE, all_known).await?;
+    wait_until("every node knows every key", TIMEOUT, all_known).await?;
 
     let (stop, calls) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
     let mut load = JoinSet::new();
@@ -113,7 +113,7 @@ pub async fn run() -> Outcome<()> {
         publish(&rig, &decision).await?;
         watching.spawn(async move {
             let mut left: Vec<usize> = (0..nodes.len()).collect();
-            while !left.is_empty() && began.elapsed() < PATIENCE {
+            while !left.is_empty() && began.elapsed() < TIMEOUT {
                 left.retain(|number| serves(&nodes[*number], key));
                 tokio::time::sleep(LOOK).await;
             }

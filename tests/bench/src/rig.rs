@@ -123,16 +123,16 @@ pub async fn checkpoints(pool: &PgPool) -> Outcome<HashMap<Shard, u64>> {
 /// Waits until `holds` says so.
 ///
 /// # Errors
-/// It does not within `patience`; the text names `what`.
+/// It does not within `timeout`; the text names `what`.
 pub async fn wait_until<F: Future<Output = Outcome<bool>>>(
     what: &str,
-    patience: Duration,
+    timeout: Duration,
     mut holds: impl FnMut() -> F,
 ) -> Outcome<()> {
-    let give_up = Instant::now() + patience;
+    let give_up = Instant::now() + timeout;
     while !holds().await? {
         if Instant::now() > give_up {
-            return Err(format!("not within {} s: {what}", patience.as_secs()).into());
+            return Err(format!("not within {} s: {what}", timeout.as_secs()).into());
         }
         tokio::time::sleep(LOOK).await;
     }

@@ -22,7 +22,7 @@ pub const KEYS: [KeyId; 2] = [KeyId(Uuid::from_u128(3)), KeyId(Uuid::from_u128(4
 pub struct Violation(pub String);
 
 /// The most tokens that one call may count for: what it reserves.
-pub const MOST_TOKENS: u64 = 20;
+pub const MAX_TOKENS: u64 = 20;
 
 pub fn tokens() -> MeterName {
     "tokens".parse().expect("a name")
@@ -98,7 +98,7 @@ impl Model {
         let today = self.daily.get(&period(PeriodRule::Day, at)).copied().unwrap_or(0);
         let used = self.tokens.get(&period(PeriodRule::Month, at)).copied().unwrap_or(0);
         let day = self.limits.day.filter(|_| key == 0).map_or(u64::MAX, |limit| limit - today);
-        let by_tokens = self.limits.tokens.map_or(u64::MAX, |limit| (limit - used) / MOST_TOKENS);
+        let by_tokens = self.limits.tokens.map_or(u64::MAX, |limit| (limit - used) / MAX_TOKENS);
         (self.limits.key - self.of(at, key)).min(self.limits.tenant - all).min(day).min(by_tokens)
     }
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     bug::Bug,
-    model::{KEYS, MOST_TOKENS, PROJECT, SHARD, TENANT, tokens},
+    model::{KEYS, MAX_TOKENS, PROJECT, SHARD, TENANT, tokens},
     random::Random,
 };
 
@@ -88,7 +88,7 @@ impl Node {
             dropped_to: (Epoch(0), 0),
             needs: [
                 Need { meter: MeterName::tool_calls(), units: 1 },
-                Need { meter: tokens(), units: MOST_TOKENS },
+                Need { meter: tokens(), units: MAX_TOKENS },
             ]
             .into(),
             bug,
@@ -335,7 +335,7 @@ impl Node {
         &mut self,
         true_ms: u64,
         token: u64,
-        most: usize,
+        max: usize,
     ) -> Option<(UsageBatch, Option<u64>)> {
         let (name, bug) = (self.name.clone(), self.bug);
         let process = self.process.as_mut()?;
@@ -346,7 +346,7 @@ impl Node {
         let mut next = self.spool.iter().filter(|s| (s.epoch, s.seq) > last).peekable();
         let (epoch, first_seq) = next.peek().map(|s| (s.epoch, s.seq))?;
         let records: Vec<Record> =
-            next.take_while(|s| s.epoch == epoch).take(most).map(|s| s.record.clone()).collect();
+            next.take_while(|s| s.epoch == epoch).take(max).map(|s| s.record.clone()).collect();
         let last = (epoch, first_seq + records.len() as u64 - 1);
         process.sending = Some(Sending { token, since_ms: true_ms, last });
         let first_seq =

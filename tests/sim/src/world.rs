@@ -10,7 +10,7 @@ use crate::{
     database::Database,
     ledger::{InFlight, Ledger, Question},
     log::{Log, Subject},
-    model::{KEYS, Limits, MOST_TOKENS, Model, Violation, control, period},
+    model::{KEYS, Limits, MAX_TOKENS, Model, Violation, control, period},
     node::{Finished, Node},
     random::Random,
 };
@@ -81,7 +81,7 @@ impl World {
         let mut random = Random::new(seed);
         let (key, tenant) = (random.between(1, 60), random.between(1, 90));
         let day = random.chance(50).then(|| random.between(1, 40));
-        let tokens = random.chance(50).then(|| random.between(1, 60 * MOST_TOKENS));
+        let tokens = random.chance(50).then(|| random.between(1, 60 * MAX_TOKENS));
         let limits = Limits { key, tenant, day, tokens };
         let nodes = random.between(1, 4);
         let nodes: Vec<Node> =
@@ -187,7 +187,7 @@ impl World {
 
     fn node_finish(&mut self) {
         let (node, which) = (self.node(), self.random.index(64));
-        let used = self.random.chance(85).then(|| self.random.between(0, MOST_TOKENS));
+        let used = self.random.chance(85).then(|| self.random.between(0, MAX_TOKENS));
         self.finish(node, which, used);
     }
 
@@ -225,8 +225,8 @@ impl World {
             });
             self.nodes[node].learn_tip(tip.0, tip.1);
         }
-        let (token, most) = (self.token(), self.random.index(6) + 1);
-        if let Some((batch, expected)) = self.nodes[node].publish(now, token, most) {
+        let (token, max) = (self.token(), self.random.index(6) + 1);
+        if let Some((batch, expected)) = self.nodes[node].publish(now, token, max) {
             self.publish(Wire::NodePublish { node, token, batch, expected });
         }
     }
@@ -420,7 +420,7 @@ impl World {
         for node in 0..self.nodes.len() {
             self.nodes[node].disk_full = false;
             while self.nodes[node].call_key(0).is_some() {
-                self.finish(node, 0, Some(MOST_TOKENS));
+                self.finish(node, 0, Some(MAX_TOKENS));
             }
             self.nodes[node].close_all(self.now_ms);
             self.nodes[node].process = None; // And so its epoch ends.
@@ -483,7 +483,7 @@ impl World {
                 self.nodes[0].wall_error = 0;
                 self.nodes[0].call(self.now_ms, key, &mut self.random);
                 while self.nodes[0].call_key(0).is_some() {
-                    self.finish(0, 0, Some(MOST_TOKENS));
+                    self.finish(0, 0, Some(MAX_TOKENS));
                 }
                 self.settle(1)?;
             }

@@ -28,7 +28,7 @@ pub type Broke = Box<dyn std::error::Error + Send + Sync>;
 const API_KEY: &str = "sk_test_of_the_year";
 const SECRET: &str = "whsec_of_the_year";
 const OPERATOR: &str = "operator-of-the-year";
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The running parts.
@@ -168,9 +168,9 @@ impl Rig {
             }
             Ok::<(), Broke>(())
         };
-        match tokio::time::timeout(PATIENCE, wait).await {
+        match tokio::time::timeout(TIMEOUT, wait).await {
             Ok(done) => done,
-            Err(_) => Err(format!("at {} not within {PATIENCE:?}: {what}", self.now).into()),
+            Err(_) => Err(format!("at {} not within {TIMEOUT:?}: {what}", self.now).into()),
         }
     }
 

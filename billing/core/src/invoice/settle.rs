@@ -70,10 +70,10 @@ fn hold_commitments(
         let spent = net(bill, place)?;
         let limit = |limit: Exact| term.share.amount(limit, term.scale(bill.currency));
         let least = term.list.minimum.filter(|_| bill.closing).map(limit).transpose()?;
-        let most = term.list.maximum.map(limit).transpose()?;
-        let (kind, limit) = match (least, most) {
+        let max = term.list.maximum.map(limit).transpose()?;
+        let (kind, limit) = match (least, max) {
             (Some(least), _) if spent < least => (CommitmentKind::Minimum, least),
-            (_, Some(most)) if spent > most => (CommitmentKind::Maximum, most),
+            (_, Some(max)) if spent > max => (CommitmentKind::Maximum, max),
             _ => continue,
         };
         let amount = limit.checked_sub(spent)?;

@@ -12,7 +12,7 @@ use crate::store::{StoreError, big, corrupt};
 /// A customer and a meter: of one lane, one report at most is on its way.
 pub type Lane = (String, String);
 
-/// The first unsettled report of each lane that is not `busy`, of those that are due, at most `most`.
+/// The first unsettled report of each lane that is not `busy`, of those that are due, at most `max`.
 ///
 /// A report that has left before comes before those that have not, so a lane has one in doubt at most. Costs a look
 /// into the index for each lane, however long the lanes are.
@@ -23,7 +23,7 @@ pub async fn due(
     pool: &PgPool,
     busy: &[Lane],
     now: Timestamp,
-    most: usize,
+    max: usize,
 ) -> Result<Vec<Report>, StoreError> {
     let sql = "with recursive lane as (
                    (select customer, meter from meter_report
@@ -49,7 +49,7 @@ pub async fn due(
         .bind(now.0)
         .bind(busy.iter().map(|(customer, _)| customer.clone()).collect::<Vec<_>>())
         .bind(busy.iter().map(|(_, meter)| meter.clone()).collect::<Vec<_>>())
-        .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .bind(i64::try_from(max).unwrap_or(i64::MAX))
         .fetch_all(pool)
         .await?;
     rows.into_iter().map(Report::try_from).collect()

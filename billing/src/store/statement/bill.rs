@@ -313,24 +313,24 @@ pub async fn all_of(pool: &PgPool, keys: &[&Key]) -> Result<HashMap<Key, Vec<Sto
     Ok(bills)
 }
 
-/// Bills whose fact is not known to be on CONTROL, at most `most`.
+/// Bills whose fact is not known to be on CONTROL, at most `max`.
 ///
 /// # Errors
 /// Any database error.
-pub async fn unpublished(pool: &PgPool, most: i64) -> Result<Vec<Stored>, StoreError> {
+pub async fn unpublished(pool: &PgPool, max: i64) -> Result<Vec<Stored>, StoreError> {
     let sql =
         "select * from bill where not published order by made_at_ms, from_ms, revision limit $1";
-    let rows: Vec<BillRow> = sqlx::query_as(sql).bind(most).fetch_all(pool).await?;
+    let rows: Vec<BillRow> = sqlx::query_as(sql).bind(max).fetch_all(pool).await?;
     read(rows)
 }
 
-/// Corrections that are published and not at the provider yet, at most `most`.
+/// Corrections that are published and not at the provider yet, at most `max`.
 ///
 /// # Errors
 /// Any database error.
-pub async fn uncollected(pool: &PgPool, most: i64) -> Result<Vec<Stored>, StoreError> {
+pub async fn uncollected(pool: &PgPool, max: i64) -> Result<Vec<Stored>, StoreError> {
     let sql = "select * from bill where collection in ('pending', 'sent') and published order by made_at_ms, revision limit $1";
-    let rows: Vec<BillRow> = sqlx::query_as(sql).bind(most).fetch_all(pool).await?;
+    let rows: Vec<BillRow> = sqlx::query_as(sql).bind(max).fetch_all(pool).await?;
     read(rows)
 }
 

@@ -62,14 +62,14 @@ pub async fn of_tenant(
         .await?)
 }
 
-/// All statements behind a place in their order (by beginning, tenant, subscription), at most `most`.
+/// All statements behind a place in their order (by beginning, tenant, subscription), at most `max`.
 ///
 /// # Errors
 /// Any database error.
 pub async fn all(
     pool: &PgPool,
     after: (i64, &str, &str),
-    most: i64,
+    max: i64,
 ) -> Result<Vec<Shown>, StoreError> {
     let sql = format!(
         "{SHOWN} where (s.from_ms, s.tenant_id, s.subscription) > ($1, $2, $3)
@@ -79,7 +79,7 @@ pub async fn all(
         .bind(after.0)
         .bind(after.1)
         .bind(after.2)
-        .bind(most)
+        .bind(max)
         .fetch_all(pool)
         .await?)
 }

@@ -127,23 +127,23 @@ pub async fn open(
     Ok(done.rows_affected())
 }
 
-/// Statements that are not closed and are to be worked on by now, at most `most`.
+/// Statements that are not closed and are to be worked on by now, at most `max`.
 ///
 /// # Errors
 /// Any database error.
-pub async fn due(pool: &PgPool, now: Timestamp, most: i64) -> Result<Vec<Frame>, StoreError> {
+pub async fn due(pool: &PgPool, now: Timestamp, max: i64) -> Result<Vec<Frame>, StoreError> {
     let sql = "select * from statement where state <> 'closed' and due_at_ms <= $1 order by due_at_ms, from_ms limit $2";
-    let rows: Vec<FrameRow> = sqlx::query_as(sql).bind(now.0).bind(most).fetch_all(pool).await?;
+    let rows: Vec<FrameRow> = sqlx::query_as(sql).bind(now.0).bind(max).fetch_all(pool).await?;
     rows.into_iter().map(Frame::try_from).collect()
 }
 
-/// Closed statements whose bill is newer than their tie-out, at most `most`: a process ended between the two.
+/// Closed statements whose bill is newer than their tie-out, at most `max`: a process ended between the two.
 ///
 /// # Errors
 /// Any database error.
-pub async fn untied(pool: &PgPool, most: i64) -> Result<Vec<Frame>, StoreError> {
+pub async fn untied(pool: &PgPool, max: i64) -> Result<Vec<Frame>, StoreError> {
     let sql = "select * from statement where state = 'closed' and verdict = 'open' order by from_ms limit $1";
-    let rows: Vec<FrameRow> = sqlx::query_as(sql).bind(most).fetch_all(pool).await?;
+    let rows: Vec<FrameRow> = sqlx::query_as(sql).bind(max).fetch_all(pool).await?;
     rows.into_iter().map(Frame::try_from).collect()
 }
 
@@ -228,7 +228,7 @@ pub async fn put_off(
     Ok(())
 }
 
-/// Closed statements with lines that no bill holds, all of them settled and the last for `quiet_ms`, at most `most`.
+/// Closed statements with lines that no bill holds, all of them settled and the last for `quiet_ms`, at most `max`.
 ///
 /// # Errors
 /// Any database error.
@@ -236,7 +236,7 @@ pub async fn late(
     pool: &PgPool,
     now: Timestamp,
     quiet_ms: i64,
-    most: i64,
+    max: i64,
 ) -> Result<Vec<Frame>, StoreError> {
     let sql = "select s.* from statement s
                join meter_report r on r.tenant_id = s.tenant_id
@@ -247,7 +247,7 @@ pub async fn late(
                   and max(r.settled_at_ms) <= $1 and bool_or(r.state in ('accepted', 'carried'))
                order by s.from_ms limit $2";
     let rows: Vec<FrameRow> =
-        sqlx::query_as(sql).bind(now.0 - quiet_ms).bind(most).fetch_all(pool).await?;
+        sqlx::query_as(sql).bind(now.0 - quiet_ms).bind(max).fetch_all(pool).await?;
     rows.into_iter().map(Frame::try_from).collect()
 }
 

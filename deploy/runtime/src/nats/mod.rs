@@ -47,7 +47,7 @@ pub struct Nats {
 /// # Errors
 /// No server within that time, or one older than [`OLDEST_SERVER`].
 pub async fn connect(url: &str, name: &str) -> Result<Nats, NatsError> {
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const TIMEOUT: Duration = Duration::from_secs(30);
     let (counted, mut connections) = watch::channel(0u64);
     let client = ConnectOptions::new()
         .name(name)
@@ -65,10 +65,10 @@ pub async fn connect(url: &str, name: &str) -> Result<Nats, NatsError> {
         })
         .connect(url)
         .await?;
-    tokio::time::timeout(PATIENCE, connections.wait_for(|count| *count > 0))
+    tokio::time::timeout(TIMEOUT, connections.wait_for(|count| *count > 0))
         .await
-        .map_err(|_| NatsError::NoServer(PATIENCE))?
-        .map_err(|_| NatsError::NoServer(PATIENCE))?;
+        .map_err(|_| NatsError::NoServer(TIMEOUT))?
+        .map_err(|_| NatsError::NoServer(TIMEOUT))?;
     let found = client.server_info().version;
     if !is_new_enough(&found) {
         return Err(NatsError::TooOld { found });
@@ -90,8 +90,8 @@ fn reconnect_delay(attempts: usize) -> Duration {
 }
 
 /// A random number in `0..=most`; 0 when the system has no randomness to give.
-pub(crate) fn jitter(most: u64) -> u64 {
-    getrandom::u64().map_or(0, |random| random % (most + 1))
+pub(crate) fn jitter(max: u64) -> u64 {
+    getrandom::u64().map_or(0, |random| random % (max + 1))
 }
 
 #[cfg(test)]

@@ -89,12 +89,12 @@ const PULL_MESSAGES: (u64, u64) = (2, 4_000);
 
 /// How many messages a pull asks for, by the size of those that the one before brought.
 fn pull_messages((messages, bytes): (u64, u64)) -> usize {
-    let (fewest, most) = PULL_MESSAGES;
+    let (fewest, max) = PULL_MESSAGES;
     let fit = match messages {
         0 => fewest,
         some => PULL_BYTES / (bytes / some).max(1),
     };
-    usize::try_from(fit.clamp(fewest, most)).unwrap_or(usize::MAX)
+    usize::try_from(fit.clamp(fewest, max)).unwrap_or(usize::MAX)
 }
 
 /// How long one pull stays open at the server when nothing comes: also how long a consumer that is gone goes unnoticed
@@ -195,8 +195,8 @@ impl Reader {
     async fn pull_one(&mut self) -> Result<Option<Message>, ReadError> {
         let Some(open) = self.open.as_mut() else { return Ok(None) };
         if open.pull.is_none() {
-            let most = pull_messages(std::mem::take(&mut open.brought));
-            let pull = open.consumer.batch().max_messages(most).expires(PULL);
+            let max = pull_messages(std::mem::take(&mut open.brought));
+            let pull = open.consumer.batch().max_messages(max).expires(PULL);
             open.pull = Some(pull.messages().await.map_err(nats)?);
         }
         let Some(pull) = open.pull.as_mut() else { return Ok(None) };

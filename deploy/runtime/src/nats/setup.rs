@@ -14,8 +14,8 @@ pub enum SetupError {
     Differs { name: String, what: String },
     #[error("stream {name}: NATS did not answer as it should")]
     Nats { name: String, source: Box<dyn std::error::Error + Send + Sync> },
-    #[error("stream {name} was not there within {patience:?}: does its owner run?")]
-    Missing { name: String, patience: Duration },
+    #[error("stream {name} was not there within {timeout:?}: does its owner run?")]
+    Missing { name: String, timeout: Duration },
 }
 
 /// What a stream must be. All are kept in files, refuse new messages when full, and refuse deletes and purges.
@@ -119,17 +119,17 @@ pub async fn ensure_bucket(jetstream: &Context, want: Bucket<'_>) -> Result<kv::
 /// Waits until a stream exists that another process makes.
 ///
 /// # Errors
-/// It is not there within `patience`.
+/// It is not there within `timeout`.
 pub async fn wait_for_stream(
     jetstream: &Context,
     name: &str,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<(), SetupError> {
-    let deadline = tokio::time::Instant::now() + patience;
+    let deadline = tokio::time::Instant::now() + timeout;
     let mut told = false;
     while jetstream.get_stream(name).await.is_err() {
         if tokio::time::Instant::now() >= deadline {
-            return Err(SetupError::Missing { name: name.to_owned(), patience });
+            return Err(SetupError::Missing { name: name.to_owned(), timeout });
         }
         if !std::mem::replace(&mut told, true) {
             tracing::info!(stream = name, "Waiting for a stream that another service makes");

@@ -68,13 +68,13 @@ struct View {
 impl View {
     fn run(&self, told: &Receiver<bool>) {
         let pause = if self.terminal { MOVING } else { LINES };
-        let mut most = 0; // A fetch also removes files; a bar only grows.
-        self.show(most);
+        let mut max = 0; // A fetch also removes files; a bar only grows.
+        self.show(max);
         loop {
             match told.recv_timeout(pause) {
                 Err(RecvTimeoutError::Timeout) => {
-                    most = most.max(size(&self.folder));
-                    self.show(most);
+                    max = max.max(size(&self.folder));
+                    self.show(max);
                 }
                 Ok(true) => return self.finish("fetched"),
                 Ok(false) | Err(RecvTimeoutError::Disconnected) => {

@@ -111,7 +111,7 @@ pub fn redeem(call: &mut Call<'_>, id: &str, code: Option<&str>) {
     let count = |row: &mut Value, spent: &str| {
         let times = row["times_redeemed"].as_i64().unwrap_or_default() + 1;
         row["times_redeemed"] = json!(times);
-        if row["max_redemptions"].as_i64().is_some_and(|most| times >= most) {
+        if row["max_redemptions"].as_i64().is_some_and(|max| times >= max) {
             row[spent] = json!(false);
         }
     };

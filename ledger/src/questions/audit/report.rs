@@ -12,7 +12,7 @@ use crate::questions::{
 };
 
 /// How many rows of a kind are named; the rest is counted.
-const MOST_NAMED: usize = 50;
+const MAX_NAMED: usize = 50;
 
 pub(super) fn report(found: &Findings) -> Answer {
     let good = is_good(found);
@@ -56,8 +56,8 @@ fn is_good(found: &Findings) -> bool {
 
 /// A headline and its rows, cut where there are too many.
 fn section(headline: &str, names: &[&str], mut rows: Vec<Vec<String>>) -> String {
-    let more = rows.len().saturating_sub(MOST_NAMED);
-    rows.truncate(MOST_NAMED);
+    let more = rows.len().saturating_sub(MAX_NAMED);
+    rows.truncate(MAX_NAMED);
     let mut text = format!("{headline}\n{}", table(names, &rows));
     if more > 0 {
         writeln!(text, "  and {more} more").expect("a String takes all");

@@ -33,7 +33,7 @@ pub(super) fn text(found: &Explanation) -> String {
     let listed = |list: &[String]| if list.is_empty() { "none".into() } else { list.join(", ") };
     line(format!("  tools    {}", key.tools.as_deref().map_or("all".into(), listed)));
     if let Some(rate) = key.rate {
-        let at_once = rate.concurrent.map_or(String::new(), |most| format!(", {most} at once"));
+        let at_once = rate.concurrent.map_or(String::new(), |max| format!(", {max} at once"));
         line(format!("  rate     {} a minute, burst {}{at_once}", rate.per_minute, rate.burst));
     }
     line(String::new());

@@ -92,8 +92,8 @@ async fn publish_at(world: &World, node: &mut TestNode, first_seq: u64, records:
 async fn a_life(world: &mut World) -> stack::Service {
     let mut ledger = world.ledger("ledger").await;
     let jetstream = &world.connection.jetstream;
-    let patience = Duration::from_secs(20);
-    runtime::nats::wait_for_stream(jetstream, subject::LOG, patience).await.unwrap();
+    let timeout = Duration::from_secs(20);
+    runtime::nats::wait_for_stream(jetstream, subject::LOG, timeout).await.unwrap();
     for name in ["early-1", "early-2"] {
         let an_hour_ago = now().plus_ms(-3_600_000);
         let call = outside(world, an_hour_ago, 2);

@@ -31,7 +31,7 @@ use schemas::{
 use self::{figures::Figures, held::Held, pace::Pace};
 use crate::Now;
 pub use need::{Need, Needs, one_call, units_of};
-pub use pace::{LEAST_WANT, MOST_WANT};
+pub use pace::{LEAST_WANT, MAX_WANT};
 
 /// A recall leaves a lease that came less than this ago: the call that asked for it is about to take its unit.
 /// Unit: milliseconds.

@@ -3,7 +3,7 @@
 /// The fewest units that are asked for.
 pub const LEAST_WANT: u64 = 8;
 /// The most units that are asked for.
-pub const MOST_WANT: u64 = 1_000_000;
+pub const MAX_WANT: u64 = 1_000_000;
 /// A burst is measured over at least this long. Unit: milliseconds.
 const SHORTEST_SPAN_MS: u64 = 1_000;
 
@@ -43,7 +43,7 @@ impl Pace {
         if span_ms > self.ttl_ms {
             self.taken = 0;
         }
-        u64::try_from(expected).unwrap_or(MOST_WANT).clamp(LEAST_WANT, MOST_WANT)
+        u64::try_from(expected).unwrap_or(MAX_WANT).clamp(LEAST_WANT, MAX_WANT)
     }
 }
 
@@ -62,6 +62,6 @@ mod tests {
         assert_eq!(pace.want(110_000), 900, "then nothing for 90 s");
         assert_eq!(pace.want(200_000), LEAST_WANT);
         (0..u32::from(u16::MAX)).for_each(|_| pace.took_one(300_000));
-        assert_eq!(pace.want(300_000), MOST_WANT);
+        assert_eq!(pace.want(300_000), MAX_WANT);
     }
 }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// No set is believed to have more keys.
-const MOST: usize = 100;
+const MAX: usize = 100;
 
 /// The text is no set of keys, or holds none that is usable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,7 +22,7 @@ pub enum KeysError {
     Unreadable,
     #[error("no key in it is usable: RSA from 2,048 bits, P-256 or Ed25519, for signatures")]
     None,
-    #[error("it has more than {MOST} keys")]
+    #[error("it has more than {MAX} keys")]
     TooMany,
 }
 
@@ -65,7 +65,7 @@ impl KeySet {
     /// See [`KeysError`].
     pub fn read(text: &[u8]) -> Result<Self, KeysError> {
         let document: Document = serde_json::from_slice(text).map_err(|_| KeysError::Unreadable)?;
-        if document.keys.len() > MOST {
+        if document.keys.len() > MAX {
             return Err(KeysError::TooMany);
         }
         let readable = document.keys.into_iter().filter_map(|key| serde_json::from_value(key).ok());
@@ -255,6 +255,6 @@ mod tests {
         }
         assert_eq!(KeySet::read(b"[]"), Err(KeysError::Unreadable));
         assert_eq!(KeySet::read(b"\xff"), Err(KeysError::Unreadable));
-        assert_eq!(read(&json!(vec![good; MOST + 1])), Err(KeysError::TooMany));
+        assert_eq!(read(&json!(vec![good; MAX + 1])), Err(KeysError::TooMany));
     }
 }

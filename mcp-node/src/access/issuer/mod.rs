@@ -30,7 +30,7 @@ const REFRESH: Duration = Duration::from_secs(600);
 /// How soon again after a failure with no keys in hand; twice as late each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Tokens that are remembered.
-const MOST_TOKENS: usize = 65_536;
+const MAX_TOKENS: usize = 65_536;
 
 /// An issuer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Issuer {
     /// Begins to fetch its keys, until `stop`.
     #[must_use]
     pub fn start(settings: IssuerSettings, stop: &CancellationToken) -> Arc<Self> {
-        let (keys, checked) = (RwLock::default(), Cache::new(MOST_TOKENS));
+        let (keys, checked) = (RwLock::default(), Cache::new(MAX_TOKENS));
         let (unknown, stop) = (Notify::new(), stop.child_token());
         let issuer = Arc::new(Self { settings, keys, unknown, checked, stop: stop.clone() });
         let fetching = issuer.clone().fetch();

@@ -13,9 +13,9 @@ use serde::Deserialize;
 use super::keys::{KeySet, KeysError};
 
 /// How long one answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer. Unit: bytes.
-const MOST: usize = 1 << 20;
+const MAX: usize = 1 << 20;
 
 /// Where the keys come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ async fn get(client: &Client, url: &Uri) -> Result<Bytes, SourceError> {
     let mut request = Request::new(Full::new(Bytes::new()));
     *request.method_mut() = Method::GET;
     *request.uri_mut() = url.clone();
-    let sent = client.send(request, PATIENCE, MOST).await;
+    let sent = client.send(request, TIMEOUT, MAX).await;
     let answer = sent.map_err(|error| SourceError::NoAnswer(url.to_string(), Box::new(error)))?;
     match answer.status() {
         status if status.is_success() => Ok(answer.into_body()),

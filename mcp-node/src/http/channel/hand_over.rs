@@ -76,8 +76,8 @@ impl Channel {
         let asked = Asked { inbound, id, greets };
         let (head, body) = response.into_parts();
         if !is_events(&head.headers) {
-            let most = self.max_answer_bytes();
-            let whole = Limited::new(body, most).collect().await.map(|body| body.to_bytes());
+            let max = self.max_answer_bytes();
+            let whole = Limited::new(body, max).collect().await.map(|body| body.to_bytes());
             return match whole {
                 Ok(message) if matches!(read(&message), Ok(Message::Answer { .. })) => {
                     self.answer(&head, message, &asked).await;

@@ -149,7 +149,7 @@ impl DuplexUpstream {
             (None, Some(poll)) => Owed::Task(poll),
             (None, None) => Owed::Nothing,
         };
-        let deadline = Instant::now() + self.shared.settings.request_patience;
+        let deadline = Instant::now() + self.shared.settings.request_timeout;
         let streams = takes_events(&post.inbound);
         let asked = session.request(id, &post.body, streams, deadline).await?;
         let Pieces { pieces, cancelled } = asked;
@@ -204,7 +204,7 @@ impl DuplexUpstream {
     async fn initialize(&self, post: &Post, id: &RequestId) -> Result<Response, Refusal> {
         let session = self.begin(Some(&post.inbound.grant())).await?;
         let guard = session.end.clone().drop_guard();
-        let deadline = Instant::now() + self.shared.settings.request_patience;
+        let deadline = Instant::now() + self.shared.settings.request_timeout;
         let streams = takes_events(&post.inbound);
         let Pieces { pieces, .. } = session.request(id, &post.body, streams, deadline).await?;
         let (mut response, begun) = answered(id, pieces).await;
@@ -260,14 +260,14 @@ impl DuplexUpstream {
                     session.close("idle");
                 }
             }
-            if let Some(most) = self.shared.settings.max_child_bytes {
-                self.end_the_large(most).await;
+            if let Some(max) = self.shared.settings.max_child_bytes {
+                self.end_the_large(max).await;
             }
         }
     }
 
     /// Ends children that hold more memory than they may.
-    async fn end_the_large(&self, most: u64) {
+    async fn end_the_large(&self, max: u64) {
         let groups = match tokio::task::spawn_blocking(memory::by_group).await {
             Ok(Ok(groups)) => groups,
             Ok(Err(error)) => return tracing::error!(%error, "Cannot see what memory servers use"),
@@ -275,8 +275,8 @@ impl DuplexUpstream {
         };
         for session in self.shared.sessions.lock().values() {
             let held = session.group.and_then(|group| groups.get(&group)).copied();
-            if let Some(bytes) = held.filter(|bytes| *bytes > most && !session.end.is_cancelled()) {
-                tracing::warn!(bytes, most, "A server uses more memory than it may: it ends");
+            if let Some(bytes) = held.filter(|bytes| *bytes > max && !session.end.is_cancelled()) {
+                tracing::warn!(bytes, max, "A server uses more memory than it may: it ends");
                 session.kill("memory");
             }
         }

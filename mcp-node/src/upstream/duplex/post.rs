@@ -37,7 +37,7 @@ struct Target {
     /// Whose messages they are; `None` = the node's.
     grant: Option<Grant>,
     endpoint: Uri,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Poster {
@@ -45,9 +45,9 @@ impl Poster {
         remote: Arc<Remote>,
         grant: Option<Grant>,
         endpoint: Uri,
-        patience: Duration,
+        timeout: Duration,
     ) -> Self {
-        Self { to: Arc::new(Target { remote, grant, endpoint, patience }) }
+        Self { to: Arc::new(Target { remote, grant, endpoint, timeout }) }
     }
 
     /// Posts what is sent, until the session ends.
@@ -88,7 +88,7 @@ impl Target {
             drop(Limited::new(response.into_body(), MAX_ANSWER).collect().await);
             Ok::<_, Refusal>(status)
         };
-        match tokio::time::timeout(self.patience, posting).await {
+        match tokio::time::timeout(self.timeout, posting).await {
             Ok(Ok(status)) if status.is_success() => {}
             Ok(Ok(status)) => {
                 tracing::warn!(%status, "The upstream takes no message");

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Messages of a server that wait for a stream. The oldest go first when there are more.
-const MOST_WAITING: usize = 256;
+const MAX_WAITING: usize = 256;
 /// Messages on their way to one stream before the server is read no further.
 pub const QUEUE: usize = 64;
 
@@ -289,7 +289,7 @@ impl Session {
 
     fn keep(&self, message: Bytes) {
         let mut routes = self.routes.lock();
-        if routes.backlog.len() == MOST_WAITING {
+        if routes.backlog.len() == MAX_WAITING {
             routes.backlog.pop_front();
             metrics::counter!("mcp_stdio_messages_dropped_total").increment(1);
             tracing::warn!("A message of a server was dropped: no stream is open for it");

@@ -64,7 +64,7 @@ impl SseConnection {
                 tracing::warn!("The upstream names an endpoint of another origin");
                 return Err(Refusal::UpstreamInvalid);
             };
-            let poster = Poster::new(remote, grant.cloned(), endpoint, settings.request_patience);
+            let poster = Poster::new(remote, grant.cloned(), endpoint, settings.request_timeout);
             return Ok(Self { events, poster });
         }
     }

@@ -42,16 +42,16 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// A server at `url`; `connect_patience` = how long a connection may take to come about, `stamp` = what it is told
+    /// A server at `url`; `connect_timeout` = how long a connection may take to come about, `stamp` = what it is told
     /// beside the clients' messages.
     #[must_use]
     pub fn new(
         url: Uri,
         transport: Transport,
-        connect_patience: Duration,
+        connect_timeout: Duration,
         stamp: UpstreamHeaders,
     ) -> Self {
-        Self { url, transport, stamp, http: Http::net(connect_patience) }
+        Self { url, transport, stamp, http: Http::net(connect_timeout) }
     }
 
     /// A request of a caller; `None` = of the node itself.
@@ -122,7 +122,7 @@ impl Way {
                         )),
                     })
                 };
-                let opened = tokio::time::timeout(settings.request_patience, opening).await;
+                let opened = tokio::time::timeout(settings.request_timeout, opening).await;
                 opened.map_err(|_| Refusal::UpstreamTimeout)?
             }
         }
@@ -138,10 +138,10 @@ impl Opened {
         }
     }
 
-    /// Serves a session's channel until it is gone; `most` = the largest message. Unit: bytes.
-    pub async fn serve(self, session: &Arc<Session>, lines: mpsc::Receiver<Bytes>, most: usize) {
+    /// Serves a session's channel until it is gone; `max` = the largest message. Unit: bytes.
+    pub async fn serve(self, session: &Arc<Session>, lines: mpsc::Receiver<Bytes>, max: usize) {
         match self {
-            Self::Child(started) => stdio::serve(*started, session, lines, most).await,
+            Self::Child(started) => stdio::serve(*started, session, lines, max).await,
             Self::Sse(connection) => connection.serve(session, lines).await,
             Self::WebSocket(connection) => connection.serve(session, lines).await,
         }

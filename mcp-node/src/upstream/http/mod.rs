@@ -74,21 +74,21 @@ struct Shared {
 }
 
 impl HttpUpstream {
-    /// A server at `url`; `connect_patience` = how long a connection may take to come about.
+    /// A server at `url`; `connect_timeout` = how long a connection may take to come about.
     #[must_use]
-    pub fn new(url: Uri, connect_patience: Duration, settings: UpstreamSettings) -> Self {
-        Self::stamped(url, connect_patience, settings, UpstreamHeaders::default())
+    pub fn new(url: Uri, connect_timeout: Duration, settings: UpstreamSettings) -> Self {
+        Self::stamped(url, connect_timeout, settings, UpstreamHeaders::default())
     }
 
     /// As [`HttpUpstream::new`]; `stamp` = what it is told beside the client's message.
     #[must_use]
     pub fn stamped(
         url: Uri,
-        connect_patience: Duration,
+        connect_timeout: Duration,
         settings: UpstreamSettings,
         stamp: UpstreamHeaders,
     ) -> Self {
-        Self::over(Transport::net(connect_patience), url, settings, stamp)
+        Self::over(Transport::net(connect_timeout), url, settings, stamp)
     }
 
     /// A server within this process, which sees `url` as its own address.
@@ -178,7 +178,7 @@ impl HttpUpstream {
         let modern = post.inbound.is_modern();
         let (owed, call) = (Owed::Call(call.clone()), Some(call));
         let source = Exchange::new(self, session, id.clone(), call, passage, request, modern);
-        let deadline = Instant::now() + self.shared.settings.request_patience;
+        let deadline = Instant::now() + self.shared.settings.request_timeout;
         let cancelled = CancellationToken::new(); // A server of the old era may still answer.
         let driver = Driver { owed, id, client, source, gone_cancels: modern, cancelled, deadline };
         tokio::spawn(driver.run());
@@ -311,7 +311,7 @@ impl HttpUpstream {
                 }
             }
         };
-        let sent = tokio::time::timeout(self.shared.settings.request_patience, sent).await;
+        let sent = tokio::time::timeout(self.shared.settings.request_timeout, sent).await;
         sent.unwrap_or(Err(NoResponse::Timeout))
     }
 

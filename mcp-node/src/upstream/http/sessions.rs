@@ -244,10 +244,10 @@ fn make_room(by_id: &mut HashMap<String, Arc<Session>>, key: KeyId) {
         *of_keys.entry(session.key).or_default() += 1;
     }
     let own = of_keys.get(&key).copied().unwrap_or_default();
-    let Some((largest, most)) = of_keys.into_iter().max_by_key(|(_, sessions)| *sessions) else {
+    let Some((largest, max)) = of_keys.into_iter().max_by_key(|(_, sessions)| *sessions) else {
         return;
     };
-    if most <= own + 1 {
+    if max <= own + 1 {
         return;
     }
     let unused = |session: &&Arc<Session>| {
@@ -255,7 +255,7 @@ fn make_room(by_id: &mut HashMap<String, Arc<Session>>, key: KeyId) {
     };
     let oldest = by_id.values().filter(unused).min_by_key(|session| *session.used.lock());
     if let Some(id) = oldest.map(|session| session.id.clone()) {
-        tracing::warn!(key = %largest, sessions = most, "Session ended: its key has most of those that may be open");
+        tracing::warn!(key = %largest, sessions = max, "Session ended: its key has most of those that may be open");
         by_id.remove(&id);
     }
 }

@@ -33,9 +33,9 @@ pub enum Transport {
 const IDLE: usize = 1_024;
 
 impl Transport {
-    /// Over connections that may take `connect_patience` to come about.
-    pub fn net(connect_patience: Duration) -> Self {
-        Self::Net((0..=lanes::most()).map(|_| Client::new(connect_patience, IDLE)).collect())
+    /// Over connections that may take `connect_timeout` to come about.
+    pub fn net(connect_timeout: Duration) -> Self {
+        Self::Net((0..=lanes::max()).map(|_| Client::new(connect_timeout, IDLE)).collect())
     }
 
     /// Sends a request and returns as soon as the answer's head is there.

@@ -23,16 +23,16 @@ pub async fn write_lines(mut stdin: ChildStdin, mut lines: mpsc::Receiver<Bytes>
 }
 
 /// Reads the child's messages until it says no more, or a line that is too long.
-pub async fn read_lines(stdout: ChildStdout, most: usize, session: &Session) {
+pub async fn read_lines(stdout: ChildStdout, max: usize, session: &Session) {
     let mut reader = BufReader::with_capacity(64 * 1024, stdout);
     let mut first = true;
     loop {
         let mut line = Vec::new();
-        let limit = most as u64 + 1;
+        let limit = max as u64 + 1;
         match (&mut reader).take(limit).read_until(b'\n', &mut line).await {
             Ok(0) => return,
-            Ok(_) if line.len() > most => {
-                return tracing::error!(most, "A server wrote a line that is too long");
+            Ok(_) if line.len() > max => {
+                return tracing::error!(max, "A server wrote a line that is too long");
             }
             Ok(_) if line.trim_ascii().is_empty() => {}
             Ok(_) => {

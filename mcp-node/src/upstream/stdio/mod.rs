@@ -24,12 +24,12 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What a child says whose output has ended.
 const SILENT: &str = "silent";
 
-/// Serves a session's child until it is gone; `most` = the longest line. Unit: bytes.
+/// Serves a session's child until it is gone; `max` = the longest line. Unit: bytes.
 pub(super) async fn serve(
     started: Started,
     session: &Arc<Session>,
     lines: mpsc::Receiver<Bytes>,
-    most: usize,
+    max: usize,
 ) {
     metrics::gauge!("mcp_children").increment(1);
     let Started { child, stdin, stdout, stderr } = started;
@@ -39,7 +39,7 @@ pub(super) async fn serve(
     let mut reading = {
         let session = session.clone();
         tokio::spawn(end.clone().run_until_cancelled_owned(async move {
-            read_lines(stdout, most, &session).await;
+            read_lines(stdout, max, &session).await;
             session.close(SILENT);
         }))
     };

@@ -26,7 +26,7 @@ use crate::{
 const TENANTS: u64 = 10_000;
 /// Sealed lines of each tenant: the last hours of the month, one a line.
 const LINES: u64 = 4;
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 /// Requests and messages on their way at once, while the world is made.
 const AT_ONCE: usize = 64;
 /// How often the end is looked for.
@@ -99,7 +99,7 @@ impl World {
         let customers: Vec<(u64, String)> = made.buffer_unordered(AT_ONCE).try_collect().await?;
         self.remember_subscriptions(&customers).await?;
         self.seal().await?;
-        wait_until("all reports are at Stripe", PATIENCE, || async {
+        wait_until("all reports are at Stripe", TIMEOUT, || async {
             let sql = "select count(*) from billing.meter_report where state = 'accepted'";
             let count: i64 = sqlx::query_scalar(sql).fetch_one(&self.pool).await?;
             Ok(count.unsigned_abs() == TENANTS * LINES)
@@ -245,7 +245,7 @@ impl World {
             if done.unsigned_abs() == TENANTS {
                 return Ok(began.elapsed().as_secs_f64());
             }
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > TIMEOUT {
                 return Err(format!("{done} of {TENANTS} statements are closed").into());
             }
             tokio::time::sleep(LOOK).await;

@@ -30,7 +30,7 @@ const TOKEN: &str = "a token of the benchmark's operator";
 /// Webhooks come over so many connections at once, for so long.
 const SENDERS: u64 = 16;
 const TURN: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// How finely an activation is seen.
 const LOOK: Duration = Duration::from_micros(500);
 
@@ -112,13 +112,13 @@ impl World {
             let id = tenant.tenant.to_string();
             let body = json!({ "tenant_id": id, "success_url": back, "cancel_url": back });
             let opens = || async { Ok(billing.post("/billing/checkout", &body).await.is_ok()) };
-            wait_until("billing knows the tenant", PATIENCE, opens).await?;
+            wait_until("billing knows the tenant", TIMEOUT, opens).await?;
             let session = text(&billing.post("/billing/checkout", &body).await?, "session_id")?;
             let completed = format!("/_sim/checkout/sessions/{session}/complete");
             let began = Instant::now();
             stripe.post(&completed, &json!({})).await?;
             while !self.nodes.iter().all(|node| serves(node, tenant.keys[0])) {
-                if began.elapsed() > PATIENCE {
+                if began.elapsed() > TIMEOUT {
                     return Err(format!("{id} has paid, and its key does not serve").into());
                 }
                 tokio::time::sleep(LOOK).await;

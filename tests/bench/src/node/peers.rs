@@ -9,7 +9,7 @@ use super::load::{Session, Target};
 use crate::{Outcome, rig::wait_until};
 
 /// How long a gateway may take to come up. `ContextForge` sets up a database first.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A gateway that runs.
 pub struct Peer {
@@ -88,7 +88,7 @@ async fn peer(folder: &Folder, target: Target, program: &str, args: &[&str]) -> 
             Err(_) => false,
         })
     };
-    match wait_until(target.name, PATIENCE, serves).await {
+    match wait_until(target.name, TIMEOUT, serves).await {
         Ok(()) => Ok(Peer { target, _process: process }),
         Err(error) => {
             let said = fs::read_to_string(&log).unwrap_or_default();

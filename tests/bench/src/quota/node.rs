@@ -25,7 +25,7 @@ use crate::{
 /// How many callers a node has at once.
 pub const CALLERS: usize = 4;
 /// How long all nodes may take to come up and the key to be known.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a node tells when the quota is exhausted: the messages that it sent and got since it began to call.
 #[derive(Serialize, Deserialize)]
@@ -93,10 +93,10 @@ pub async fn run(settings: &[&str]) -> Outcome<()> {
     };
     let running = Node::start(&settings, &nats).await?;
     let meter = running.meter();
-    wait_until("the key is known", PATIENCE, || async { Ok(meter.authenticate(secret).is_ok()) })
+    wait_until("the key is known", TIMEOUT, || async { Ok(meter.authenticate(secret).is_ok()) })
         .await?;
     std::fs::write(files.ready(), "")?;
-    wait_until("all may begin", PATIENCE, || async { Ok(go(&folder).exists()) }).await?;
+    wait_until("all may begin", TIMEOUT, || async { Ok(go(&folder).exists()) }).await?;
     let hammered = hammer(&running, &nats, secret, &files, &stop).await;
     stop.cancelled().await;
     running.stop(Duration::from_secs(5), Duration::from_secs(5)).await;

@@ -17,7 +17,7 @@ use crate::{
 };
 
 const SHARDS: u16 = 16;
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub struct Run {
     rig: Rig,
@@ -78,7 +78,7 @@ impl Run {
         }
         let pool = PgPool::connect(&database).await?;
         let ready = || async { Ok(members.iter().all(|member| member.files.ready().exists())) };
-        wait_until("every node knows the key", PATIENCE, ready).await?;
+        wait_until("every node knows the key", TIMEOUT, ready).await?;
         Ok(Self { rig, pool, ledger, nodes: members, key, limit })
     }
 
@@ -89,7 +89,7 @@ impl Run {
 
     /// Waits until so many calls were answered.
     pub async fn after(&self, calls: u64) -> Outcome<()> {
-        wait_until("calls are made", PATIENCE, || async { Ok(self.answered()? >= calls) }).await
+        wait_until("calls are made", TIMEOUT, || async { Ok(self.answered()? >= calls) }).await
     }
 
     pub async fn kill_node(&mut self, number: usize) -> Outcome<()> {
@@ -119,7 +119,7 @@ impl Run {
             let told = self.nodes.iter().all(|member| member.files.done().exists());
             Ok(told && self.units().await?.1 == 0)
         };
-        wait_until("every node is told that the quota is exhausted", PATIENCE, told).await
+        wait_until("every node is told that the quota is exhausted", TIMEOUT, told).await
     }
 
     /// Waits until nothing is left but what dead nodes hold.
@@ -128,7 +128,7 @@ impl Run {
             let (consumed, outstanding, held) = self.units().await?;
             Ok(outstanding == held && consumed + held >= self.limit)
         };
-        wait_until("only dead nodes hold units", PATIENCE, rest).await
+        wait_until("only dead nodes hold units", TIMEOUT, rest).await
     }
 
     pub async fn stop(mut self) -> Outcome<()> {
