@@ -28,7 +28,7 @@ const MAX_ASKS: usize = 256;
 const MAX_FLYING: usize = 4;
 
 /// Who is told what the ledger answers.
-pub trait Answered: Send + Sync + 'static {
+pub trait LeaseAnswerHandler: Send + Sync + 'static {
     /// A key's lease came, or was refused.
     fn answered(self: &Arc<Self>, key: &Arc<KeyEntry>, answer: LeaseAnswer);
 
@@ -84,7 +84,7 @@ impl Askers {
 
 /// Who asks.
 #[derive(Clone)]
-pub struct Who {
+pub struct LeaseClient {
     pub client: Client,
     pub node: NodeId,
     pub epoch: Epoch,
@@ -92,7 +92,12 @@ pub struct Who {
 
 impl AskQueues {
     /// Starts a task for each shard; they end with `stop`.
-    pub(crate) fn start(self, who: &Who, told: &Arc<impl Answered>, stop: &CancellationToken) {
+    pub(crate) fn start(
+        self,
+        who: &LeaseClient,
+        told: &Arc<impl LeaseAnswerHandler>,
+        stop: &CancellationToken,
+    ) {
         for (shard, queue) in (0u16..).zip(self.0) {
             let run = run(Shard(shard), queue, who.clone(), told.clone());
             let stop = stop.clone();
@@ -105,8 +110,8 @@ impl AskQueues {
 async fn run(
     shard: Shard,
     mut queue: mpsc::UnboundedReceiver<QueuedLeaseAsk>,
-    who: Who,
-    told: Arc<impl Answered>,
+    who: LeaseClient,
+    told: Arc<impl LeaseAnswerHandler>,
 ) {
     let (mut waiting, mut flying) = (Vec::new(), FuturesUnordered::new());
     let (mut not_before, mut failures) = (Instant::now(), 0u32);
@@ -148,7 +153,7 @@ async fn run(
 async fn question(
     shard: Shard,
     batch: Vec<QueuedLeaseAsk>,
-    who: &Who,
+    who: &LeaseClient,
 ) -> (Vec<QueuedLeaseAsk>, Result<Vec<LeaseAnswer>, AskError>) {
     let asks = batch.iter().map(|asked| asked.ask.clone()).collect();
     let request = LeaseRequest { node: who.node.clone(), epoch: who.epoch, asks };

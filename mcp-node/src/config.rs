@@ -37,12 +37,12 @@ use mcp_node::{
 
 pub use self::{
     flags::Flags,
-    servers::{Behind, Prefixed, Served, UrlTransport},
+    servers::{AggregateEntry, ServerEntry, ServerTarget, UrlTransport},
 };
 use self::{
     pairs::Pairs,
     switch::Switch,
-    upstream::{Told, UpstreamError},
+    upstream::{UpstreamError, UpstreamIdentity},
     who::WhoError,
 };
 
@@ -68,7 +68,7 @@ struct File {
     #[serde(default)]
     upstream_transport: servers::UrlTransport,
     #[serde(default)]
-    upstream: Vec<servers::Entry>,
+    upstream: Vec<servers::UpstreamTable>,
     aggregate: Switch,
     max_request_size: usize,
     max_answer_size: usize,
@@ -150,10 +150,10 @@ pub struct Config {
     pub access: AccessSettings,
     pub tls: Option<TlsFiles>,
     /// The servers; the first is at `/mcp`.
-    pub servers: Vec<Served>,
+    pub servers: Vec<ServerEntry>,
     /// Those that are one at `/mcp`; empty = none are.
-    pub together: Vec<Prefixed>,
-    pub told: Told,
+    pub together: Vec<AggregateEntry>,
+    pub told: UpstreamIdentity,
     pub upstream: UpstreamSettings,
     pub connect_timeout: Duration,
     pub drain: Duration,

@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    ask::{Askers, Who},
+    ask::{Askers, LeaseClient},
     clock,
     labels::Labels,
     meter::{Meter, MeterSettings},
     publish,
-    reach::Reach,
+    reach::Reachability,
     spool::{Folder, Spool, SpoolError, SpoolLimits},
     watch::{self, WatchError},
 };
@@ -114,11 +114,14 @@ impl Node {
         let (stop, fenced) = (CancellationToken::new(), CancellationToken::new());
         let (askers, queues) = Askers::new(shards);
         let labels = settings.labels.clone();
-        let reach = Reach::new(nats.client.clone(), shards);
+        let reach = Reachability::new(nats.client.clone(), shards);
         let meter = Meter::new(spool.clone(), askers, reach, fenced.clone(), labels, metering);
         publish::start(nats, &spool, &stop, &fenced);
-        let who =
-            Who { client: nats.client.clone(), node: spool.node().clone(), epoch: spool.epoch() };
+        let who = LeaseClient {
+            client: nats.client.clone(),
+            node: spool.node().clone(),
+            epoch: spool.epoch(),
+        };
         queues.start(&who, meter.shared(), &stop);
         watch::watch_keys(nats, &meter, &stop).await?;
         watch::watch_watermarks(nats, &meter, &stop).await?;

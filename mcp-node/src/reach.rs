@@ -18,7 +18,7 @@ use crate::clock::Clock;
 pub const LEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The connections of one node.
-pub struct Reach {
+pub struct Reachability {
     client: Client,
     clock: Clock,
     shards: Vec<ShardReach>,
@@ -38,7 +38,7 @@ struct ShardReach {
 
 /// Something that the node needs and has not got.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
+pub struct MissingPart {
     /// `spool`, `nats` or `ledger`.
     pub part: &'static str,
     /// In words.
@@ -47,7 +47,7 @@ pub struct Missing {
     pub is_served: bool,
 }
 
-impl Reach {
+impl Reachability {
     /// Of a node whose log has so many shards.
     #[must_use]
     pub fn new(client: Client, shards: u16) -> Self {
@@ -110,7 +110,7 @@ impl Reach {
     }
 
     /// What is missing; `has_lease` = whether any key has a lease to serve calls from, asked only if it matters.
-    pub fn missing(&self, has_lease: impl FnOnce() -> bool) -> Vec<Missing> {
+    pub fn missing(&self, has_lease: impl FnOnce() -> bool) -> Vec<MissingPart> {
         self.measure();
         let nats_ms = self.age_ms(self.nats_gone_ms.load(Ordering::Relaxed));
         let failing = self.shards.iter().filter(|shard| {
@@ -133,12 +133,12 @@ impl Reach {
         } else {
             "no key has a lease to serve calls from"
         };
-        let nats = nats_ms.map(|ms| Missing {
+        let nats = nats_ms.map(|ms| MissingPart {
             part: "nats",
             reason: format!("NATS cannot be reached: {leases}; usage is kept in the spool"),
             is_served: is_served(ms),
         });
-        let ledger = ledger_ms.map(|ms| Missing {
+        let ledger = ledger_ms.map(|ms| MissingPart {
             part: "ledger",
             reason: if refuses {
                 "The ledger gives no answer: calls are refused with ledger_unreachable".to_owned()
@@ -151,10 +151,10 @@ impl Reach {
     }
 
     /// Some shards are answered and some are not: another node would fare no better.
-    fn partly_failing(&self) -> Option<Missing> {
+    fn partly_failing(&self) -> Option<MissingPart> {
         let failing = |shard: &&ShardReach| shard.failing_ms.load(Ordering::Relaxed) > 0;
         let count = self.shards.iter().filter(failing).count();
-        (count > 0).then(|| Missing {
+        (count > 0).then(|| MissingPart {
             part: "ledger",
             reason: format!(
                 "The ledger gives no answer for {count} of {} shards",

@@ -13,7 +13,7 @@ use crate::{
     call::{TaskPoll, Tasks},
     keys::KeyEntry,
     meter::{Call, Meter, Origin, Permit},
-    traces::Traced,
+    traces::RequestTrace,
     wire::{RequestId, SESSION, era},
 };
 
@@ -81,7 +81,7 @@ pub struct Post {
     /// The bytes as they came: what was checked is what is forwarded.
     pub body: Bytes,
     pub kind: Kind,
-    pub traced: Traced,
+    pub traced: RequestTrace,
     /// Size of the body that came. Unit: bytes.
     pub(crate) bytes_in: u64,
     pub(crate) server: Option<Arc<str>>,
@@ -101,7 +101,7 @@ impl Post {
     /// The same, to be sent again later: its span ends without it.
     #[must_use]
     pub(crate) fn untraced(&self) -> Self {
-        Self { traced: Traced::default(), ..self.clone() }
+        Self { traced: RequestTrace::default(), ..self.clone() }
     }
 
     /// Takes leave for this message: `None` = it needs none, since it calls no tool.

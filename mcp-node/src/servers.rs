@@ -15,12 +15,12 @@ use mcp_node::{
     http::Endpoint,
     server::Upstream,
     upstream::{
-        DuplexUpstream, HttpUpstream, Remote, Server, Signer, Transport, UpstreamHeaders,
+        DuplexUpstream, HttpUpstream, RemoteServer, Server, Signer, Transport, UpstreamHeaders,
         UpstreamSettings,
     },
 };
 
-use crate::config::{Behind, Config, Prefixed, Served, UrlTransport};
+use crate::config::{AggregateEntry, Config, ServerEntry, ServerTarget, UrlTransport};
 
 /// How long after its last call can have ended a server is stopped.
 const AFTERWARDS: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ const AFTERWARDS: Duration = Duration::from_secs(1);
 /// What a server was begun by.
 #[derive(Clone, PartialEq)]
 struct Spec {
-    served: Served,
+    served: ServerEntry,
     identity: bool,
     organization: Option<HeaderValue>,
     settings: UpstreamSettings,
@@ -80,7 +80,7 @@ impl Servers {
         config: &Config,
         running: &[(Spec, Arc<Upstream>)],
     ) -> Option<Arc<Aggregate>> {
-        let members = config.together.iter().filter_map(|Prefixed { name, prefix }| {
+        let members = config.together.iter().filter_map(|AggregateEntry { name, prefix }| {
             let named = |(spec, _): &&(Spec, _)| spec.served.name.as_ref() == Some(name);
             let (_, upstream) = running.iter().find(named)?;
             let (name, prefix) = (name.as_str().into(), prefix.clone());
@@ -103,23 +103,24 @@ impl Servers {
             signer: self.signer.clone(),
         };
         let remote = |url: &Uri, transport| {
-            let remote = Remote::new(url.clone(), transport, spec.connect_timeout, stamp.clone());
+            let remote =
+                RemoteServer::new(url.clone(), transport, spec.connect_timeout, stamp.clone());
             Upstream::new(Server::Duplex(DuplexUpstream::of_remote(remote, settings)), settings)
         };
         let upstream = match &spec.served.behind {
-            Behind::Url(url, UrlTransport::Http) => {
+            ServerTarget::Url(url, UrlTransport::Http) => {
                 let (url, timeout) = (url.clone(), spec.connect_timeout);
                 let http = HttpUpstream::stamped(url, timeout, settings, stamp);
                 Upstream::new(Server::Http(http), settings)
             }
-            Behind::Url(url, UrlTransport::Auto) => {
+            ServerTarget::Url(url, UrlTransport::Auto) => {
                 let (address, timeout) = (url.clone(), spec.connect_timeout);
                 let http = HttpUpstream::stamped(address, timeout, settings, stamp.clone());
                 Upstream::new(Server::Http(http), settings).or_older(remote(url, Transport::Sse))
             }
-            Behind::Url(url, UrlTransport::Sse) => remote(url, Transport::Sse),
-            Behind::Url(url, UrlTransport::WebSocket) => remote(url, Transport::WebSocket),
-            Behind::Command(command) => {
+            ServerTarget::Url(url, UrlTransport::Sse) => remote(url, Transport::Sse),
+            ServerTarget::Url(url, UrlTransport::WebSocket) => remote(url, Transport::WebSocket),
+            ServerTarget::Command(command) => {
                 let duplex = DuplexUpstream::of_command(command.clone(), settings);
                 Upstream::new(Server::Duplex(duplex), settings)
             }

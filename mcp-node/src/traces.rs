@@ -31,12 +31,12 @@ pub struct Traces(Option<Tracer>);
 
 /// Where one request lies in a trace. Its span ends with the last of its clones.
 #[derive(Clone, Default)]
-pub struct Traced {
+pub struct RequestTrace {
     caller: Option<Trace>,
-    span: Option<Arc<Spanned>>,
+    span: Option<Arc<OpenSpan>>,
 }
 
-struct Spanned {
+struct OpenSpan {
     here: Trace,
     span: Mutex<Span>,
 }
@@ -50,14 +50,19 @@ impl Traces {
 
     /// Begins the span of a request.
     #[must_use]
-    pub fn begin(&self, message: &Message<'_>, headers: &HeaderMap, state: &KeyState) -> Traced {
+    pub fn begin(
+        &self,
+        message: &Message<'_>,
+        headers: &HeaderMap,
+        state: &KeyState,
+    ) -> RequestTrace {
         let Message::Request { id, method, tool, about } = message else {
-            return Traced::default();
+            return RequestTrace::default();
         };
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let said = about.meta.traceparent.as_deref().or_else(|| header(TRACEPARENT));
         let caller: Option<Trace> = said.and_then(|text| text.parse().ok());
-        let Some(tracer) = &self.0 else { return Traced { caller, span: None } };
+        let Some(tracer) = &self.0 else { return RequestTrace { caller, span: None } };
 
         let named =
             tool.as_deref().or_else(|| about.target.as_deref().filter(|_| method == "prompts/get"));
@@ -88,12 +93,12 @@ impl Traces {
         });
         let span = tracer.build_with_context(builder, &parent);
         let here = here(span.span_context());
-        let span = here.map(|here| Arc::new(Spanned { here, span: Mutex::new(span) }));
-        Traced { caller, span }
+        let span = here.map(|here| Arc::new(OpenSpan { here, span: Mutex::new(span) }));
+        RequestTrace { caller, span }
     }
 }
 
-impl Traced {
+impl RequestTrace {
     /// What the record of the call names.
     #[must_use]
     pub fn trace(&self) -> Option<Trace> {

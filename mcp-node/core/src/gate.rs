@@ -6,7 +6,7 @@ use schemas::{KeyState, KeyStatus, Timestamp};
 
 use crate::{
     Refusal,
-    scope::{Held, ToolScopes},
+    scope::{HeldScopes, ToolScopes},
 };
 
 /// Whether the key may talk to this node at all.
@@ -43,7 +43,7 @@ pub fn check_tool(state: &KeyState, tool: &str) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// It does not; the refusal names the scope.
-pub fn check_scope(needs: &ToolScopes, held: Held<'_>, tool: &str) -> Result<(), Refusal> {
+pub fn check_scope(needs: &ToolScopes, held: HeldScopes<'_>, tool: &str) -> Result<(), Refusal> {
     match needs.needed(tool) {
         Some(scope) if !held.covers(scope) => Err(Refusal::InsufficientScope(scope.to_owned())),
         _ => Ok(()),
@@ -109,7 +109,7 @@ mod tests {
         let needs = ToolScopes::try_new([entry]).unwrap();
         let check = |scopes: &[&str], tool| {
             let key: Vec<String> = scopes.iter().map(ToString::to_string).collect();
-            check_scope(&needs, Held { key: &key, token: None }, tool)
+            check_scope(&needs, HeldScopes { key: &key, token: None }, tool)
         };
         assert_eq!(check(&["debate:*"], "debate_now"), Ok(()));
         assert_eq!(check(&[], "debate_now"), Ok(()), "a key without scopes has all");

@@ -12,8 +12,8 @@ use schemas::{MeterName, Outcome, Quantity, fact::usage::MAX_UNITS};
 use crate::{
     billable,
     glob::Glob,
-    lease_book::{Need, Needs, one_call},
-    pointer::{Found, Pointer, find},
+    lease_book::{MeterDemand, Needs, one_call},
+    pointer::{Pointer, PointerValue, find},
 };
 
 /// The most meters besides `tool_calls`.
@@ -172,9 +172,10 @@ impl Metering {
         if weight == 1 && meters.is_empty() {
             return self.plain.clone();
         }
-        let calls = Need { meter: MeterName::tool_calls(), units: weight };
-        let extra =
-            meters.iter().map(|meter| Need { meter: meter.name.clone(), units: meter.reserve });
+        let calls = MeterDemand { meter: MeterName::tool_calls(), units: weight };
+        let extra = meters
+            .iter()
+            .map(|meter| MeterDemand { meter: meter.name.clone(), units: meter.reserve });
         let needs = (weight > 0).then_some(calls).into_iter().chain(extra).collect();
         Arc::new(Plan { needs, weight, cancelled: self.cancelled, meters })
     }
@@ -192,7 +193,7 @@ pub struct Plan {
 
 /// What is known of a call once it has ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Measured<'a> {
+pub struct MeasuredCall<'a> {
     /// The answer, and where in it the result lies; absent = nobody has it.
     pub answer: Option<(&'a [u8], ResultAt)>,
     /// Unit: bytes.
@@ -269,7 +270,7 @@ impl Plan {
 
     /// What a call with this outcome counts for.
     #[must_use]
-    pub fn count(&self, outcome: Outcome, measured: &Measured<'_>) -> Counted {
+    pub fn count(&self, outcome: Outcome, measured: &MeasuredCall<'_>) -> Counted {
         if self.weight == 1 && self.meters.is_empty() {
             return (billable::quantities(outcome), Vec::new());
         }
@@ -292,7 +293,7 @@ impl Plan {
     }
 
     /// What stands at the places of the meters that have one, in their order.
-    fn found(&self, measured: &Measured<'_>) -> Vec<Found> {
+    fn found(&self, measured: &MeasuredCall<'_>) -> Vec<PointerValue> {
         let place = |meter: &'_ ExtraMeter| match &meter.from {
             Source::Result(pointer) => Some(pointer.clone()),
             _ => None,
@@ -308,8 +309,8 @@ impl Plan {
 
 fn amount(
     from: &Source,
-    measured: &Measured<'_>,
-    found: impl FnOnce() -> Found,
+    measured: &MeasuredCall<'_>,
+    found: impl FnOnce() -> PointerValue,
 ) -> Result<u64, Problem> {
     let units = match from {
         Source::BytesIn => measured.bytes_in,
@@ -318,10 +319,10 @@ fn amount(
             u64::try_from(measured.duration.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
         }
         Source::Result(_) => match found() {
-            Found::Number(units) => units,
-            Found::Absent => return Err(Problem::Absent),
-            Found::Negative => return Err(Problem::Negative),
-            Found::Unclear => return Err(Problem::Unclear),
+            PointerValue::Number(units) => units,
+            PointerValue::Absent => return Err(Problem::Absent),
+            PointerValue::Negative => return Err(Problem::Negative),
+            PointerValue::Unclear => return Err(Problem::Unclear),
         },
     };
     if units > MAX_UNITS { Err(Problem::TooLarge) } else { Ok(units) }

@@ -18,7 +18,7 @@ fn metering(meters: Vec<ExtraMeter>, weights: &[(&str, u64)]) -> Metering {
 }
 
 fn counted(plan: &Plan, outcome: Outcome, answer: &str) -> (Vec<(String, u64)>, Vec<&'static str>) {
-    let measured = Measured {
+    let measured = MeasuredCall {
         answer: Some((answer.as_bytes(), ResultAt::Answer)),
         bytes_in: 10,
         bytes_out: 20,
@@ -127,7 +127,7 @@ fn a_tasks_result_is_read_where_it_lies() {
         (format!(r#"{{"result":{{"status":"completed","result":{result}}}}}"#), ResultAt::Task),
         (format!(r#"{{"params":{{"status":"completed","result":{result}}}}}"#), ResultAt::Told),
     ] {
-        let measured = Measured {
+        let measured = MeasuredCall {
             answer: Some((text.as_bytes(), at)),
             bytes_in: 0,
             bytes_out: 0,

@@ -40,7 +40,7 @@ fn unescaped(member: &str) -> Option<String> {
 
 /// What stands at a place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Found {
+pub enum PointerValue {
     #[default]
     Absent,
     Number(u64),
@@ -52,27 +52,30 @@ pub enum Found {
 
 /// What stands in `text` at `root` and then each of `places`, in their order. A text that is no JSON has nothing.
 #[must_use]
-pub fn find(text: &str, root: &[&str], places: &[&Pointer]) -> Vec<Found> {
-    let ways =
-        places.iter().enumerate().map(|(number, place)| Way { number, root, rest: &place.0 });
-    let mut found = vec![Found::Absent; places.len()];
+pub fn find(text: &str, root: &[&str], places: &[&Pointer]) -> Vec<PointerValue> {
+    let ways = places.iter().enumerate().map(|(number, place)| RemainingPath {
+        number,
+        root,
+        rest: &place.0,
+    });
+    let mut found = vec![PointerValue::Absent; places.len()];
     let seed = Walk { ways: ways.collect(), found: &mut found };
     let mut deserializer = serde_json::Deserializer::from_str(text);
     if seed.deserialize(&mut deserializer).is_err() {
-        found.fill(Found::Absent);
+        found.fill(PointerValue::Absent);
     }
     found
 }
 
 /// What is left of the way to one place.
 #[derive(Clone, Copy)]
-struct Way<'p> {
+struct RemainingPath<'p> {
     number: usize,
     root: &'p [&'p str],
     rest: &'p [String],
 }
 
-impl<'p> Way<'p> {
+impl<'p> RemainingPath<'p> {
     fn next(&self) -> Option<(&'p str, Self)> {
         match (self.root.split_first(), self.rest.split_first()) {
             (Some((next, root)), _) => Some((next, Self { root, ..*self })),
@@ -84,23 +87,23 @@ impl<'p> Way<'p> {
 
 /// The ways that lead through one value.
 struct Walk<'p, 'f> {
-    ways: Vec<Way<'p>>,
-    found: &'f mut [Found],
+    ways: Vec<RemainingPath<'p>>,
+    found: &'f mut [PointerValue],
 }
 
 impl<'p> Walk<'p, '_> {
     /// Those that go on through `member`.
-    fn through(&self, member: &str) -> Vec<Way<'p>> {
+    fn through(&self, member: &str) -> Vec<RemainingPath<'p>> {
         self.ways
             .iter()
-            .filter_map(Way::next)
+            .filter_map(RemainingPath::next)
             .filter(|(next, _)| *next == member)
             .map(|(_, rest)| rest)
             .collect()
     }
 
     /// Says what stands where a way ends here.
-    fn ends(&mut self, what: Found) {
+    fn ends(&mut self, what: PointerValue) {
         for way in self.ways.iter().filter(|way| way.next().is_none()) {
             self.found[way.number] = what;
         }
@@ -123,7 +126,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        self.ends(Found::Unclear);
+        self.ends(PointerValue::Unclear);
         let mut seen: Vec<usize> = Vec::new();
         while let Some(Member(ways)) = map.next_key_seed(Name(&self))? {
             if ways.is_empty() {
@@ -134,7 +137,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
             let numbers: Vec<usize> = ways.iter().map(|way| way.number).collect();
             map.next_value_seed(Walk { ways, found: &mut *self.found })?;
             if twice {
-                numbers.iter().for_each(|number| self.found[*number] = Found::Unclear);
+                numbers.iter().for_each(|number| self.found[*number] = PointerValue::Unclear);
             }
             seen.extend(numbers);
         }
@@ -142,7 +145,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-        self.ends(Found::Unclear);
+        self.ends(PointerValue::Unclear);
         for place in 0usize.. {
             let ways = self.through(&place.to_string());
             let more = if ways.is_empty() {
@@ -158,40 +161,44 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
     }
 
     fn visit_u64<E>(mut self, number: u64) -> Result<(), E> {
-        self.ends(Found::Number(number));
+        self.ends(PointerValue::Number(number));
         Ok(())
     }
 
     fn visit_i64<E>(mut self, number: i64) -> Result<(), E> {
-        self.ends(if number < 0 { Found::Negative } else { Found::Number(number.unsigned_abs()) });
+        self.ends(if number < 0 {
+            PointerValue::Negative
+        } else {
+            PointerValue::Number(number.unsigned_abs())
+        });
         Ok(())
     }
 
     fn visit_f64<E>(mut self, _: f64) -> Result<(), E> {
-        self.ends(Found::Unclear);
+        self.ends(PointerValue::Unclear);
         Ok(())
     }
 
     fn visit_bool<E>(mut self, _: bool) -> Result<(), E> {
-        self.ends(Found::Unclear);
+        self.ends(PointerValue::Unclear);
         Ok(())
     }
 
     fn visit_str<E>(mut self, _: &str) -> Result<(), E> {
-        self.ends(Found::Unclear);
+        self.ends(PointerValue::Unclear);
         Ok(())
     }
 
     /// `null` says nothing.
     fn visit_unit<E>(mut self) -> Result<(), E> {
-        self.ends(Found::Absent);
+        self.ends(PointerValue::Absent);
         Ok(())
     }
 }
 
 /// Reads a member's name and says which ways go through it, without keeping the name.
 struct Name<'w, 'p, 'f>(&'w Walk<'p, 'f>);
-struct Member<'p>(Vec<Way<'p>>);
+struct Member<'p>(Vec<RemainingPath<'p>>);
 
 impl<'de, 'p> DeserializeSeed<'de> for Name<'_, 'p, '_> {
     type Value = Member<'p>;
@@ -220,7 +227,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(text: &str, pointer: &str, expected: Found) {
+    fn check(text: &str, pointer: &str, expected: PointerValue) {
         let pointer = Pointer::parse(pointer).unwrap();
         assert_eq!(find(text, &["result"], &[&pointer]), [expected], "{text} {pointer:?}");
     }
@@ -231,33 +238,33 @@ mod tests {
         let tokens =
             |value: &str| result(&format!(r#"{{"_meta":{{"usage":{{"tokens":{value}}}}}}}"#));
         let at = "/_meta/usage/tokens";
-        check(&tokens("7"), at, Found::Number(7));
-        check(&tokens("0"), at, Found::Number(0));
-        check(&tokens("18446744073709551615"), at, Found::Number(u64::MAX));
-        check(&tokens("18446744073709551616"), at, Found::Unclear);
-        check(&tokens("-1"), at, Found::Negative);
+        check(&tokens("7"), at, PointerValue::Number(7));
+        check(&tokens("0"), at, PointerValue::Number(0));
+        check(&tokens("18446744073709551615"), at, PointerValue::Number(u64::MAX));
+        check(&tokens("18446744073709551616"), at, PointerValue::Unclear);
+        check(&tokens("-1"), at, PointerValue::Negative);
         for unclear in ["1.5", "1.0", "1e3", "\"7\"", "true", "[7]", "{}", "{\"a\":7}"] {
-            check(&tokens(unclear), at, Found::Unclear);
+            check(&tokens(unclear), at, PointerValue::Unclear);
         }
-        check(&tokens("null"), at, Found::Absent);
-        check(&result("{}"), at, Found::Absent);
-        check(&result("[]"), at, Found::Absent);
-        check("oops", at, Found::Absent);
-        check(&result(r#"{"_meta":{"us\u0061ge":{"tokens":3}}}"#), at, Found::Number(3));
-        check(&result(r#"{"a/b":{"c~d":[5,{"":6}]}}"#), "/a~1b/c~0d/0", Found::Number(5));
-        check(&result(r#"{"a/b":{"c~d":[5,{"":6}]}}"#), "/a~1b/c~0d/1/", Found::Number(6));
-        check(&result(r#"{"a":[1]}"#), "/a/1", Found::Absent);
-        check(&result(r#"{"a":[1]}"#), "/a/00", Found::Absent);
+        check(&tokens("null"), at, PointerValue::Absent);
+        check(&result("{}"), at, PointerValue::Absent);
+        check(&result("[]"), at, PointerValue::Absent);
+        check("oops", at, PointerValue::Absent);
+        check(&result(r#"{"_meta":{"us\u0061ge":{"tokens":3}}}"#), at, PointerValue::Number(3));
+        check(&result(r#"{"a/b":{"c~d":[5,{"":6}]}}"#), "/a~1b/c~0d/0", PointerValue::Number(5));
+        check(&result(r#"{"a/b":{"c~d":[5,{"":6}]}}"#), "/a~1b/c~0d/1/", PointerValue::Number(6));
+        check(&result(r#"{"a":[1]}"#), "/a/1", PointerValue::Absent);
+        check(&result(r#"{"a":[1]}"#), "/a/00", PointerValue::Absent);
     }
 
     #[test]
     fn what_stands_twice_is_unclear() {
         let twice = r#"{"result":{"a":{"n":1},"a":{"n":2}}}"#;
-        check(twice, "/a/n", Found::Unclear);
-        check(r#"{"result":{"a":{"n":1,"n":1}}}"#, "/a/n", Found::Unclear);
-        check(r#"{"result":{"a":{"n":1},"a":7}}"#, "/a/n", Found::Unclear);
-        check(r#"{"result":{"n":1},"result":{"n":1}}"#, "/n", Found::Unclear);
-        check(r#"{"result":{"n":1,"other":1,"other":2}}"#, "/n", Found::Number(1));
+        check(twice, "/a/n", PointerValue::Unclear);
+        check(r#"{"result":{"a":{"n":1,"n":1}}}"#, "/a/n", PointerValue::Unclear);
+        check(r#"{"result":{"a":{"n":1},"a":7}}"#, "/a/n", PointerValue::Unclear);
+        check(r#"{"result":{"n":1},"result":{"n":1}}"#, "/n", PointerValue::Unclear);
+        check(r#"{"result":{"n":1,"other":1,"other":2}}"#, "/n", PointerValue::Number(1));
     }
 
     #[test]
@@ -265,8 +272,11 @@ mod tests {
         let text = r#"{"result":{"a":{"b":1,"c":{"d":2}},"e":3}}"#;
         let pointers = ["/a/b", "/a/c", "/a/c/d", "/e", "/f"].map(|p| Pointer::parse(p).unwrap());
         let found = find(text, &["result"], &pointers.each_ref());
-        let number = Found::Number;
-        assert_eq!(found, [number(1), Found::Unclear, number(2), number(3), Found::Absent]);
+        let number = PointerValue::Number;
+        assert_eq!(
+            found,
+            [number(1), PointerValue::Unclear, number(2), number(3), PointerValue::Absent]
+        );
     }
 
     #[test]
@@ -279,7 +289,7 @@ mod tests {
     #[test]
     fn nesting_beside_the_way_costs_nothing() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        check(&format!(r#"{{"result":{{"x":{deep},"n":4}}}}"#), "/n", Found::Number(4));
+        check(&format!(r#"{{"result":{{"x":{deep},"n":4}}}}"#), "/n", PointerValue::Number(4));
     }
 
     proptest! {
@@ -299,7 +309,7 @@ mod tests {
                 members.iter().map(|m| format!("/{}", m.replace('~', "~0").replace('/', "~1"))).collect();
             let expected = json.pointer(&pointer).and_then(serde_json::Value::as_u64);
             let found = find(&text, &["result"], &[&Pointer::parse(&pointer).unwrap()]);
-            prop_assert_eq!(found, [expected.map_or(Found::Unclear, Found::Number)]);
+            prop_assert_eq!(found, [expected.map_or(PointerValue::Unclear, PointerValue::Number)]);
         }
     }
 }

@@ -9,7 +9,7 @@ use schemas::{
 };
 
 use crate::{
-    lease_book::{Need, units_of},
+    lease_book::{MeterDemand, units_of},
     rate_limit::TooFast,
     violations::BackoffWarning,
 };
@@ -19,14 +19,14 @@ mod text;
 
 /// Whose bound on calls was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub enum LimitScope {
     Key,
     /// All keys of its tenant, on this node.
     Tenant,
     Connection,
 }
 
-impl Whose {
+impl LimitScope {
     /// In one word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -112,7 +112,7 @@ pub enum Refusal {
         /// This node's share of a key's rate; `None` = it is not a key's, or nobody knows.
         node_per_minute: Option<u32>,
         retry_ms: u64,
-        whose: Whose,
+        whose: LimitScope,
         /// What becomes of a key that does not wait; `None` = nothing.
         warning: Option<BackoffWarning>,
     },
@@ -122,7 +122,7 @@ pub enum Refusal {
         max: u32,
         /// This node's share of a key's bound.
         node_max: Option<u32>,
-        whose: Whose,
+        whose: LimitScope,
     },
     /// The key went on calling too fast, however long it was told to wait.
     Blocked {
@@ -336,7 +336,7 @@ impl Refusal {
     pub fn of_ledger(
         why: &LeaseRefusal,
         retry_ms: u64,
-        needs: &[Need],
+        needs: &[MeterDemand],
         rate: Option<RateLimits>,
     ) -> Self {
         match why.clone() {
@@ -357,8 +357,8 @@ impl Refusal {
 
     /// What a call that comes too fast is told; `here` = what is allowed at this node, `whole` = at all of them.
     #[must_use]
-    pub fn of_rate(why: TooFast, here: RateLimits, whole: RateLimits, whose: Whose) -> Self {
-        let is_shared = whose == Whose::Key;
+    pub fn of_rate(why: TooFast, here: RateLimits, whole: RateLimits, whose: LimitScope) -> Self {
+        let is_shared = whose == LimitScope::Key;
         match why {
             TooFast::Wait(retry_ms) => Self::RateLimited {
                 per_minute: whole.per_minute,

@@ -11,7 +11,7 @@ fn limited(warning: Option<BackoffWarning>) -> Refusal {
         per_minute,
         node_per_minute,
         retry_ms: 1_500,
-        whose: Whose::Key,
+        whose: LimitScope::Key,
         warning,
     }
 }
@@ -46,7 +46,7 @@ fn all() -> Vec<Refusal> {
         Refusal::TooManyNewConnections { retry_ms: 7 },
         Refusal::RateHeld { per_minute: None, retry_ms: 7 },
         limited(None),
-        Refusal::TooManyRunning { max: 2, node_max: None, whose: Whose::Tenant },
+        Refusal::TooManyRunning { max: 2, node_max: None, whose: LimitScope::Tenant },
         Refusal::Blocked { retry_ms: 7 },
         Refusal::UpstreamUnreachable,
         Refusal::UpstreamInvalid,
@@ -179,16 +179,16 @@ fn what_can_be_waited_for_is_told_in_words() {
             TooFast::Wait(900),
             RateLimits { per_minute: 60, burst: 1, concurrent: None },
             RateLimits { per_minute: 60, burst: 1, concurrent: None },
-            Whose::Connection,
+            LimitScope::Connection,
         ),
         "More than 60 calls a minute of this connection; wait 1 s.",
     );
     check(
-        &Refusal::TooManyRunning { max: 4, node_max: Some(2), whose: Whose::Key },
+        &Refusal::TooManyRunning { max: 4, node_max: Some(2), whose: LimitScope::Key },
         "2 calls of this key run at this node, its share of the 4 that may run at the same time; wait until one ends.",
     );
     check(
-        &Refusal::TooManyRunning { max: 4, node_max: None, whose: Whose::Tenant },
+        &Refusal::TooManyRunning { max: 4, node_max: None, whose: LimitScope::Tenant },
         "4 of 4 calls of this tenant that may run at the same time are running; wait until one ends.",
     );
     check(

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use schemas::{MeterName, Period, Quantity, Scope, TOOL_CALLS, Timestamp};
 
-use super::{Refusal, Whose};
+use super::{LimitScope, Refusal};
 use crate::{quota_note, violations::BackoffWarning};
 
 const DAY_MS: i64 = 86_400_000;
@@ -93,7 +93,7 @@ fn quota_exhausted(
     format!("{limit} of {whole} used; resets {resets} ({kind}).")
 }
 
-fn too_many(max: u32, node_max: Option<u32>, whose: Whose) -> String {
+fn too_many(max: u32, node_max: Option<u32>, whose: LimitScope) -> String {
     let whose = whose.as_str();
     match node_max.filter(|share| *share != max) {
         Some(share) => format!(

@@ -2,7 +2,7 @@
 //!
 //! A client may be able to read what the node cannot: an id in another spelling, a member twice, a number that JSON
 //! does not have. So only what is certainly a request or a notification passes as such; everything else that may hold
-//! an answer is the answer to the call, or cannot be told ([`Reply::Unclear`]) and must not be delivered. Absent on
+//! an answer is the answer to the call, or cannot be told ([`ServerMessage::Unclear`]) and must not be delivered. Absent on
 //! purpose: what an answer counts for (`billable`).
 
 use std::borrow::Cow;
@@ -17,7 +17,7 @@ const MAX_DEPTH: usize = 128;
 
 /// A message of a server, as far as the client of one call is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply<'a> {
+pub enum ServerMessage<'a> {
     /// Certainly a request or a notification of the server.
     Message,
     /// Certainly no answer, and no message that every client can read either: some give the call up at it.
@@ -52,14 +52,14 @@ pub enum Envelope {
 
 /// Reads a message on the stream of the call `asked`, or the body of its answer.
 #[must_use]
-pub fn classify<'a>(bytes: &'a [u8], asked: &IdKey) -> Reply<'a> {
+pub fn classify<'a>(bytes: &'a [u8], asked: &IdKey) -> ServerMessage<'a> {
     let members = members(bytes);
     let has_others = members.as_ref().is_ok_and(|members| members.has_others);
     match members.and_then(Members::into_message) {
-        Ok(Message::Request { .. } | Message::Notification { .. }) => Reply::Message,
+        Ok(Message::Request { .. } | Message::Notification { .. }) => ServerMessage::Message,
         Ok(Message::Answer { id, answer }) => {
             let to = match id {
-                None if answer != Answer::Error => return Reply::Unclear,
+                None if answer != Answer::Error => return ServerMessage::Unclear,
                 None => AnswerTo::Nobody,
                 Some(id) if id.key() == *asked => AnswerTo::Call,
                 Some(id) if is_respelled(&id, asked) => AnswerTo::CallRespelled,
@@ -67,11 +67,11 @@ pub fn classify<'a>(bytes: &'a [u8], asked: &IdKey) -> Reply<'a> {
             };
             let is_plain = to == AnswerTo::Call && !has_others;
             let envelope = if is_plain { Envelope::Plain } else { Envelope::Unchecked };
-            Reply::Answer { to, answer, envelope }
+            ServerMessage::Answer { to, answer, envelope }
         }
         Err(_) => match without_answer(bytes) {
-            Some(true) => Reply::Message,
-            Some(false) => Reply::NoMessage,
+            Some(true) => ServerMessage::Message,
+            Some(false) => ServerMessage::NoMessage,
             None => oddly_addressed(bytes, asked),
         },
     }
@@ -79,7 +79,7 @@ pub fn classify<'a>(bytes: &'a [u8], asked: &IdKey) -> Reply<'a> {
 
 /// A message of a server that came on no request's stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unasked<'a> {
+pub enum UnsolicitedMessage<'a> {
     /// Certainly no answer, or an error that names no request.
     Message,
     /// Certainly no answer, and no message that every client can read either.
@@ -92,16 +92,18 @@ pub enum Unasked<'a> {
 
 /// Reads a message on a session's own stream.
 #[must_use]
-pub fn read_unasked(bytes: &[u8]) -> Unasked<'_> {
+pub fn read_unasked(bytes: &[u8]) -> UnsolicitedMessage<'_> {
     match read(bytes) {
-        Ok(Message::Request { .. } | Message::Notification { .. }) => Unasked::Message,
-        Ok(Message::Answer { id: Some(id), answer }) => Unasked::Answer(id.key(), answer),
-        Ok(Message::Answer { id: None, answer: Answer::Error }) => Unasked::Message,
-        Ok(Message::Answer { id: None, .. }) => Unasked::Unclear,
+        Ok(Message::Request { .. } | Message::Notification { .. }) => UnsolicitedMessage::Message,
+        Ok(Message::Answer { id: Some(id), answer }) => {
+            UnsolicitedMessage::Answer(id.key(), answer)
+        }
+        Ok(Message::Answer { id: None, answer: Answer::Error }) => UnsolicitedMessage::Message,
+        Ok(Message::Answer { id: None, .. }) => UnsolicitedMessage::Unclear,
         Err(_) => match without_answer(bytes) {
-            Some(true) => Unasked::Message,
-            Some(false) => Unasked::NoMessage,
-            None => Unasked::Unclear,
+            Some(true) => UnsolicitedMessage::Message,
+            Some(false) => UnsolicitedMessage::NoMessage,
+            None => UnsolicitedMessage::Unclear,
         },
     }
 }
@@ -187,15 +189,15 @@ fn rewritten(message: &[u8], raw_id: &str, named: bool) -> Option<Vec<u8>> {
 }
 
 #[derive(Default)]
-struct Looks {
+struct JsonShape {
     depth: usize,
     /// It has an escape that may be half of a surrogate pair.
     has_surrogates: bool,
 }
 
 /// Looks through valid JSON: how deep it is nested, and whether it escapes surrogates.
-fn look_through(json: &[u8]) -> Looks {
-    let (mut looks, mut depth, mut at) = (Looks::default(), 0_usize, 0);
+fn look_through(json: &[u8]) -> JsonShape {
+    let (mut looks, mut depth, mut at) = (JsonShape::default(), 0_usize, 0);
     while let Some(byte) = json.get(at) {
         at += 1;
         match byte {
@@ -212,7 +214,7 @@ fn look_through(json: &[u8]) -> Looks {
 }
 
 /// The place behind a text that begins at `at`.
-fn behind_text(json: &[u8], mut at: usize, looks: &mut Looks) -> usize {
+fn behind_text(json: &[u8], mut at: usize, looks: &mut JsonShape) -> usize {
     while let Some(place) = memchr::memchr2(b'"', b'\\', json.get(at..).unwrap_or_default()) {
         at += place + 1;
         if json[at - 1] == b'"' {
@@ -276,16 +278,16 @@ fn without_answer(bytes: &[u8]) -> Option<bool> {
 }
 
 /// An answer whose id is none that a request may have, such as `3.0`.
-fn oddly_addressed<'a>(bytes: &'a [u8], asked: &IdKey) -> Reply<'a> {
-    let Ok(members) = members(bytes) else { return Reply::Unclear };
+fn oddly_addressed<'a>(bytes: &'a [u8], asked: &IdKey) -> ServerMessage<'a> {
+    let Ok(members) = members(bytes) else { return ServerMessage::Unclear };
     let Some(raw) = members.id.map(|id| id.get()).filter(|_| members.method.is_none()) else {
-        return Reply::Unclear;
+        return ServerMessage::Unclear;
     };
     if members.is_ambiguous() || !members.is_version_2() || !is_respelled(&Id { raw }, asked) {
-        return Reply::Unclear;
+        return ServerMessage::Unclear;
     }
     let answer = members.into_answer();
-    answer.map_or(Reply::Unclear, |answer| Reply::Answer {
+    answer.map_or(ServerMessage::Unclear, |answer| ServerMessage::Answer {
         to: AnswerTo::CallRespelled,
         answer,
         envelope: Envelope::Unchecked,
@@ -317,13 +319,13 @@ mod tests {
     #[track_caller]
     fn check(asked_raw: &str, message: &str, expected: &str) {
         let found = match classify(message.as_bytes(), &asked(asked_raw)) {
-            Reply::Message => "message",
-            Reply::NoMessage => "no message",
-            Reply::Unclear => "unclear",
-            Reply::Answer { to: AnswerTo::Call, .. } => "call",
-            Reply::Answer { to: AnswerTo::CallRespelled, .. } => "respelled",
-            Reply::Answer { to: AnswerTo::Nobody, .. } => "nobody",
-            Reply::Answer { to: AnswerTo::Other(_), .. } => "other",
+            ServerMessage::Message => "message",
+            ServerMessage::NoMessage => "no message",
+            ServerMessage::Unclear => "unclear",
+            ServerMessage::Answer { to: AnswerTo::Call, .. } => "call",
+            ServerMessage::Answer { to: AnswerTo::CallRespelled, .. } => "respelled",
+            ServerMessage::Answer { to: AnswerTo::Nobody, .. } => "nobody",
+            ServerMessage::Answer { to: AnswerTo::Other(_), .. } => "other",
         };
         assert_eq!(found, expected, "{asked_raw}: {message}");
     }
@@ -385,7 +387,8 @@ mod tests {
     fn an_envelope_that_is_plain_needs_no_second_look() {
         #[track_caller]
         fn check(message: &str, expected: Envelope) {
-            let Reply::Answer { envelope, .. } = classify(message.as_bytes(), &asked("3")) else {
+            let ServerMessage::Answer { envelope, .. } = classify(message.as_bytes(), &asked("3"))
+            else {
                 panic!("{message} is no answer");
             };
             assert_eq!(envelope, expected, "{message}");

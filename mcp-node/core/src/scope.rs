@@ -87,14 +87,14 @@ fn is_scope(text: &str) -> bool {
 
 /// What a caller holds.
 #[derive(Clone, Copy, Debug)]
-pub struct Held<'a> {
+pub struct HeldScopes<'a> {
     /// The key's; empty = all.
     pub key: &'a [String],
     /// Those of the token that the caller showed; `None` = it showed the key itself.
     pub token: Option<&'a [String]>,
 }
 
-impl Held<'_> {
+impl HeldScopes<'_> {
     /// Whether the caller may do what needs this scope.
     #[must_use]
     pub fn covers(&self, needed: &str) -> bool {
@@ -201,7 +201,7 @@ mod tests {
         #[track_caller]
         fn check(key: &[&str], token: Option<&[&str]>, expected: bool) {
             let (key, token) = (owned(key), token.map(owned));
-            let held = Held { key: &key, token: token.as_deref() };
+            let held = HeldScopes { key: &key, token: token.as_deref() };
             assert_eq!(held.covers("context:read"), expected, "{held:?}");
         }
         check(&[], None, true);
@@ -237,10 +237,10 @@ mod tests {
             more in "[ab]{1,2}:[ab*]{1,2}",
             needed in "[ab]{1,2}:[ab]{1,2}",
         ) {
-            let with = |key: &[String], token: Option<&[String]>| Held { key, token }.covers(&needed);
+            let with = |key: &[String], token: Option<&[String]>| HeldScopes { key, token }.covers(&needed);
             let both = with(&key, Some(&token));
             prop_assert_eq!(both, with(&key, None) && with(&[], Some(&token)));
-            let effective = Held { key: &key, token: Some(&token) }.effective();
+            let effective = HeldScopes { key: &key, token: Some(&token) }.effective();
             prop_assert_eq!(both, effective.iter().any(|held| covers(held, &needed)), "{:?}", effective);
             let mut wider = key.clone();
             wider.push(more);

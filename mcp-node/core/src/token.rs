@@ -144,7 +144,7 @@ pub struct Expected {
 
 /// What a token says that is meant for here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct TokenClaims {
     /// The API key whose state, quotas and leases apply.
     pub key: KeyId,
     /// What the token leaves of the key's rights; one that names no scopes leaves none.
@@ -170,7 +170,7 @@ impl Parts<'_> {
     ///
     /// # Errors
     /// It is another issuer's, for another audience, without an end or over, not yet valid, or names no API key.
-    pub fn said(&self, expected: &Expected, now: Timestamp) -> Result<Said, Why> {
+    pub fn said(&self, expected: &Expected, now: Timestamp) -> Result<TokenClaims, Why> {
         self.check_issuer(expected)?;
         let claims: Claims<'_> = object(&self.claims)?;
         if !strings(&claims, "aud").ok_or(Why::Audience)?.contains(&expected.audience) {
@@ -189,7 +189,7 @@ impl Parts<'_> {
         };
         let words = |scope: &String| scope.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let scopes = scopes.iter().flat_map(words).filter(|scope| !scope.is_empty()).collect();
-        Ok(Said { key: key(&claims, &expected.key_claim)?, scopes, until: Timestamp(until) })
+        Ok(TokenClaims { key: key(&claims, &expected.key_claim)?, scopes, until: Timestamp(until) })
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use mcp_node_core::{
     Refusal, gate,
-    scope::{Held, ToolScopes},
+    scope::{HeldScopes, ToolScopes},
 };
 use schemas::KeyState;
 use tokio_util::sync::CancellationToken;
@@ -67,8 +67,8 @@ impl Grant {
         self.held(state).effective()
     }
 
-    fn held<'a>(&'a self, state: &'a KeyState) -> Held<'a> {
-        Held { key: &state.scopes, token: self.scopes.as_deref() }
+    fn held<'a>(&'a self, state: &'a KeyState) -> HeldScopes<'a> {
+        HeldScopes { key: &state.scopes, token: self.scopes.as_deref() }
     }
 }
 

@@ -36,12 +36,12 @@ impl ItemKind {
     }
 }
 
-type Place = (KeyId, ItemKind, String);
+type ItemOwnerKey = (KeyId, ItemKind, String);
 
 #[derive(Default)]
 struct Owner {
-    by_place: HashMap<Place, Arc<str>>,
-    order: VecDeque<Place>,
+    by_place: HashMap<ItemOwnerKey, Arc<str>>,
+    order: VecDeque<ItemOwnerKey>,
 }
 
 /// What is known.

@@ -48,7 +48,7 @@ const LAST_EVENT: &str = "last-event-id";
 
 /// Whose stream it is.
 #[derive(Clone)]
-pub enum Whose {
+pub enum StreamOwner {
     Session(Arc<Session>, Inbound),
     Subscription(Arc<Subscription>),
 }
@@ -65,7 +65,7 @@ pub enum Part {
 #[derive(Clone)]
 pub struct Feeding {
     pub kept: Arc<SharedState>,
-    pub whose: Whose,
+    pub whose: StreamOwner,
     pub to: mpsc::Sender<Bytes>,
     /// The last event of each server.
     pub places: Arc<Mutex<Places>>,
@@ -88,7 +88,7 @@ impl Aggregate {
             None => Places::new(),
         };
         let (to, frames) = mpsc::channel(FRAMES);
-        let whose = Whose::Session(session.clone(), inbound.clone());
+        let whose = StreamOwner::Session(session.clone(), inbound.clone());
         let (kept, places) = (self.kept.clone(), Arc::new(Mutex::new(places)));
         let feeding = Feeding { kept, whose, to, places };
         tokio::spawn(feeding.run(self.clone(), HashMap::new()));
@@ -217,8 +217,8 @@ impl Feeding {
     fn over(&self) -> impl Future<Output = ()> + 'static {
         let (to, stopping) = (self.to.clone(), self.kept.stopping.clone());
         let end = match &self.whose {
-            Whose::Session(session, _) => Some(session.end.clone()),
-            Whose::Subscription(_) => None,
+            StreamOwner::Session(session, _) => Some(session.end.clone()),
+            StreamOwner::Subscription(_) => None,
         };
         async move {
             let ended = async {
@@ -236,7 +236,7 @@ impl Feeding {
     }
 
     fn ends_with_servers(&self) -> bool {
-        matches!(self.whose, Whose::Subscription(_))
+        matches!(self.whose, StreamOwner::Subscription(_))
     }
 
     async fn say_that_lists_changed(&self) {
@@ -244,8 +244,8 @@ impl Feeding {
             let notice =
                 format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
             let notice = match &self.whose {
-                Whose::Session(..) => Some(notice.into()),
-                Whose::Subscription(subscription) => subscription.notice(list, &notice),
+                StreamOwner::Session(..) => Some(notice.into()),
+                StreamOwner::Subscription(subscription) => subscription.notice(list, &notice),
             };
             if let Some(notice) = notice {
                 drop(self.to.send(answer::event(&notice).into()).await); // The client is gone.
@@ -288,11 +288,13 @@ impl Feeding {
 
     async fn open(&self, all: &Arc<Aggregate>, member: &Member) -> Result<Part, MemberError> {
         match &self.whose {
-            Whose::Session(session, inbound) => {
+            StreamOwner::Session(session, inbound) => {
                 let last = self.places.lock().get(&*member.name).cloned();
                 all.own_stream(session, inbound, member, last).await
             }
-            Whose::Subscription(subscription) => all.subscribed(&subscription.post, member).await,
+            StreamOwner::Subscription(subscription) => {
+                all.subscribed(&subscription.post, member).await
+            }
         }
     }
 
@@ -300,8 +302,8 @@ impl Feeding {
     fn frame(&self, member: &Member, frame: &Bytes) -> Option<Bytes> {
         let Some(data) = sse::data(frame) else { return Some(self.with_places(member, frame)) };
         let told = match (read(&data), &self.whose) {
-            (Ok(Message::Answer { .. }), Whose::Subscription(_)) => return None,
-            (Ok(Message::Answer { id, .. }), Whose::Session(session, _)) => {
+            (Ok(Message::Answer { .. }), StreamOwner::Subscription(_)) => return None,
+            (Ok(Message::Answer { id, .. }), StreamOwner::Session(session, _)) => {
                 // What answers none of its calls answers what the node asked of its own.
                 let ours = id.is_some_and(|id| session.ended(&id.key()));
                 if !ours {
@@ -309,7 +311,7 @@ impl Feeding {
                 }
                 frame.clone()
             }
-            (Ok(Message::Notification { method, .. }), Whose::Subscription(_))
+            (Ok(Message::Notification { method, .. }), StreamOwner::Subscription(_))
                 if method == "notifications/subscriptions/acknowledged" =>
             {
                 return Some(Bytes::new());

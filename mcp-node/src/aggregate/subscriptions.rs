@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::{
     Aggregate, LISTS, Member,
     ask::MemberError,
-    streams::{Feeding, Part, Whose},
+    streams::{Feeding, Part, StreamOwner},
 };
 use crate::{
     bridge::messages,
@@ -96,7 +96,7 @@ impl Aggregate {
         let subscription = Subscription { post: post.clone(), id: id.raw.clone(), accepted };
         let (to, frames) = mpsc::channel(FRAMES);
         let places = Arc::new(Mutex::new(Places::new()));
-        let whose = Whose::Subscription(Arc::new(subscription));
+        let whose = StreamOwner::Subscription(Arc::new(subscription));
         let feeding = Feeding { kept: self.kept.clone(), whose, to, places };
         tokio::spawn(feeding.run(self.clone(), open));
         let frames = stream::unfold(frames, |mut frames: mpsc::Receiver<Bytes>| async {

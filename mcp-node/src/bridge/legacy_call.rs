@@ -26,7 +26,7 @@ use super::{
 use crate::{
     call::{AnswerForm, End, Source, Step, client::FRAMES, outcome_of},
     request::{Kind, Post},
-    upstream::Piece,
+    upstream::AnswerPiece,
     wire::RequestId,
 };
 
@@ -52,13 +52,13 @@ pub struct LegacyCall {
     client_token: Option<String>,
     /// The client wants to hear what the server logs.
     logs: bool,
-    begun: Option<Begun>,
+    begun: Option<RunningRequest>,
 }
 
 /// A request that the server works on.
-struct Begun {
+struct RunningRequest {
     conversation: Pooled,
-    pieces: mpsc::Receiver<Piece>,
+    pieces: mpsc::Receiver<AnswerPiece>,
     /// Its id at the server.
     wire: RequestId,
     /// By what name the server tells of its progress: a call that goes on after a question keeps the first.
@@ -66,8 +66,8 @@ struct Begun {
 }
 
 /// How a request begins.
-enum Beginning {
-    Begun(Box<Begun>),
+enum StartResult {
+    RunningRequest(Box<RunningRequest>),
     /// What it waits for has not come yet: the client is asked again.
     AskedAgain(Bytes),
 }
@@ -97,7 +97,7 @@ impl LegacyCall {
     }
 
     /// Begins the request, or goes on with one that waited.
-    async fn begin(&self) -> Result<Beginning, Refusal> {
+    async fn begin(&self) -> Result<StartResult, Refusal> {
         let params = messages::params(&self.post.body).unwrap_or_default();
         let state = messages::text(&params, "requestState").filter(|_| self.era == Era::Old);
         if let Some(state) = state {
@@ -106,26 +106,26 @@ impl LegacyCall {
             let Some(answers) = parked.answers(responses.as_ref()) else {
                 let request = parked.request(&state).to_string();
                 self.lot.put_back(state, parked);
-                return Ok(Beginning::AskedAgain(messages::answer(&self.id.raw, &request)));
+                return Ok(StartResult::AskedAgain(messages::answer(&self.id.raw, &request)));
             };
             for answer in answers {
                 parked.conversation.link().tell(answer).await?;
             }
             let PendingInput { conversation, pieces, wire, token, .. } = parked;
-            let begun = Begun { conversation, pieces, wire, token };
-            return Ok(Beginning::Begun(Box::new(begun)));
+            let begun = RunningRequest { conversation, pieces, wire, token };
+            return Ok(StartResult::RunningRequest(Box::new(begun)));
         }
         // A session that the server has forgotten is begun anew, once: it cannot have run the request.
         for _ in 0..2 {
             if let Some(begun) = self.ask().await? {
-                return Ok(Beginning::Begun(Box::new(begun)));
+                return Ok(StartResult::RunningRequest(Box::new(begun)));
             }
         }
         Err(Refusal::UpstreamInvalid)
     }
 
     /// Asks in a conversation of the pool; `None` = the server does not know it any more.
-    async fn ask(&self) -> Result<Option<Begun>, Refusal> {
+    async fn ask(&self) -> Result<Option<RunningRequest>, Refusal> {
         let Kind::Request { method, target, .. } = &self.post.kind else { return Ok(None) };
         let conversation = self.pool.conversation(&self.post, self.era).await?;
         let wire = conversation.next_id();
@@ -140,10 +140,15 @@ impl LegacyCall {
         let mut pieces = link.ask(&wire, body.into(), new, self.deadline).await?;
         // The first piece says whether the session is there.
         match pieces.recv().await {
-            Some(Piece::Refused(Refusal::SessionNotFound)) => Ok(None),
+            Some(AnswerPiece::Refused(Refusal::SessionNotFound)) => Ok(None),
             Some(first) => {
                 let token = self.client_token.clone();
-                Ok(Some(Begun { pieces: before(first, pieces), conversation, wire, token }))
+                Ok(Some(RunningRequest {
+                    pieces: before(first, pieces),
+                    conversation,
+                    wire,
+                    token,
+                }))
             }
             None => Err(Refusal::UpstreamUnreachable),
         }
@@ -197,7 +202,7 @@ impl LegacyCall {
 
     /// The server asks something: the client gets the question as a result, and the call waits.
     fn park(&mut self, id: String, method: String, line: &Bytes) -> Step {
-        let Some(Begun { conversation, pieces, wire, token }) = self.begun.take() else {
+        let Some(RunningRequest { conversation, pieces, wire, token }) = self.begun.take() else {
             return Step::Failed(Outcome::UpstreamError, Refusal::UpstreamInvalid);
         };
         let params = params(line).and_then(|params| serde_json::to_string(&params).ok());
@@ -256,21 +261,23 @@ impl Source for LegacyCall {
     async fn next(&mut self) -> Step {
         if self.begun.is_none() {
             match self.begin().await {
-                Ok(Beginning::Begun(begun)) => self.begun = Some(*begun),
-                Ok(Beginning::AskedAgain(told)) => return self.asks_for_input(told.clone(), told),
+                Ok(StartResult::RunningRequest(begun)) => self.begun = Some(*begun),
+                Ok(StartResult::AskedAgain(told)) => {
+                    return self.asks_for_input(told.clone(), told);
+                }
                 Err(refusal) => return Step::Failed(outcome_of(&refusal), refusal),
             }
         }
         loop {
             let Some(begun) = &mut self.begun else { return Step::End };
             match begun.pieces.recv().await {
-                Some(Piece::Message(line)) => {
+                Some(AnswerPiece::Message(line)) => {
                     if let Some(step) = self.take_message(line).await {
                         return step;
                     }
                 }
-                Some(Piece::Answer(line, outcome)) => return self.answer(line, outcome),
-                Some(Piece::Refused(refusal)) => {
+                Some(AnswerPiece::Answer(line, outcome)) => return self.answer(line, outcome),
+                Some(AnswerPiece::Refused(refusal)) => {
                     return Step::Failed(outcome_of(&refusal), refusal);
                 }
                 None => return Step::Failed(Outcome::UpstreamError, Refusal::UpstreamUnreachable),
@@ -294,7 +301,10 @@ impl Source for LegacyCall {
 }
 
 /// The pieces, with one before them.
-fn before(first: Piece, mut rest: mpsc::Receiver<Piece>) -> mpsc::Receiver<Piece> {
+fn before(
+    first: AnswerPiece,
+    mut rest: mpsc::Receiver<AnswerPiece>,
+) -> mpsc::Receiver<AnswerPiece> {
     let (to, pieces) = mpsc::channel(FRAMES);
     tokio::spawn(async move {
         let mut next = Some(first);

@@ -14,8 +14,8 @@ use tokio::{
 use super::{Era, messages};
 use crate::{
     access::Grant,
-    traces::Traced,
-    upstream::{Piece, Server, duplex, http::HttpLink},
+    traces::RequestTrace,
+    upstream::{AnswerPiece, Server, duplex, http::HttpLink},
     wire::{FIRST_MODERN, RequestId, era},
 };
 
@@ -45,7 +45,7 @@ impl Link {
         body: Bytes,
         new: Option<(&str, Option<&str>)>,
         deadline: Instant,
-    ) -> Result<mpsc::Receiver<Piece>, Refusal> {
+    ) -> Result<mpsc::Receiver<AnswerPiece>, Refusal> {
         match self {
             Self::Http(link) => Ok(link.ask(id.key.clone(), body, &mirrors(new))),
             Self::Duplex(session) => {
@@ -71,7 +71,7 @@ impl Link {
     }
 
     /// The same way, used for one request of a client. Over a channel the server hears of its trace in the message alone.
-    pub fn within(&self, traced: &Traced) -> Self {
+    pub fn within(&self, traced: &RequestTrace) -> Self {
         match self {
             Self::Http(link) => Self::Http(link.within(traced)),
             Self::Duplex(session) => Self::Duplex(session.clone()),
@@ -114,11 +114,11 @@ impl Link {
         let answer = async {
             loop {
                 match pieces.recv().await {
-                    Some(Piece::Answer(line, outcome)) => {
+                    Some(AnswerPiece::Answer(line, outcome)) => {
                         return Ok((line, outcome == Outcome::ProtocolError));
                     }
-                    Some(Piece::Refused(refusal)) => return Err(refusal),
-                    Some(Piece::Message(_)) => {}
+                    Some(AnswerPiece::Refused(refusal)) => return Err(refusal),
+                    Some(AnswerPiece::Message(_)) => {}
                     None => return Err(Refusal::UpstreamUnreachable),
                 }
             }

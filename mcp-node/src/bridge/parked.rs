@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::{messages::Members, pool::Pooled};
-use crate::{upstream::Piece, wire::RequestId};
+use crate::{upstream::AnswerPiece, wire::RequestId};
 
 /// How long a client may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 pub struct PendingInput {
     pub key: KeyId,
     pub conversation: Pooled,
-    pub pieces: mpsc::Receiver<Piece>,
+    pub pieces: mpsc::Receiver<AnswerPiece>,
     /// The call's id at the server.
     pub wire: RequestId,
     /// By what name the server tells of its progress, as it was written.

@@ -32,17 +32,17 @@ use crate::{
     wire::RequestId,
 };
 
-type Place = (KeyId, String);
+type PoolKey = (KeyId, String);
 
 /// Conversations with one server.
 pub struct Pool {
     server: Arc<Server>,
     settings: UpstreamSettings,
-    idle: Mutex<HashMap<Place, Vec<Held>>>,
+    idle: Mutex<HashMap<PoolKey, Vec<PooledLink>>>,
     open: AtomicUsize,
 }
 
-struct Held {
+struct PooledLink {
     link: Link,
     era: Era,
     hello: Bytes,
@@ -53,8 +53,8 @@ struct Held {
 /// A conversation in use. Dropped, it is ended; see [`Pooled::give_back`].
 pub struct Pooled {
     pool: Arc<Pool>,
-    place: Place,
-    held: Option<Held>,
+    place: PoolKey,
+    held: Option<PooledLink>,
     /// It is open, but another's now.
     given_back: bool,
 }
@@ -90,7 +90,7 @@ impl Pool {
         let begun = Conversation::begin(&self.server, Some(grant), capabilities, Some(era)).await?;
         let Conversation { link, era, hello } = begun;
         pooled.held =
-            Some(Held { link, era, hello, asked: AtomicU64::new(1), since: Instant::now() });
+            Some(PooledLink { link, era, hello, asked: AtomicU64::new(1), since: Instant::now() });
         Ok(pooled)
     }
 
@@ -107,7 +107,7 @@ impl Pool {
         self.take(&post.inbound.grant(), capabilities, era).await
     }
 
-    fn idle_one(&self, place: &Place) -> Option<Held> {
+    fn idle_one(&self, place: &PoolKey) -> Option<PooledLink> {
         let mut idle = self.idle.lock();
         let held = idle.get_mut(place)?;
         while let Some(found) = held.pop() {
@@ -126,8 +126,9 @@ impl Pool {
         let max = self.settings.session_idle;
         let mut ended = vec![];
         self.idle.lock().retain(|_, held| {
-            let is_old = |held: &Held| full || held.since.elapsed() >= max || !held.link.is_alive();
-            let (old, kept): (Vec<Held>, Vec<Held>) = held.drain(..).partition(is_old);
+            let is_old =
+                |held: &PooledLink| full || held.since.elapsed() >= max || !held.link.is_alive();
+            let (old, kept): (Vec<PooledLink>, Vec<PooledLink>) = held.drain(..).partition(is_old);
             *held = kept;
             ended.extend(old);
             !held.is_empty()
@@ -149,7 +150,7 @@ impl Pool {
 }
 
 impl Pooled {
-    fn held(&self) -> &Held {
+    fn held(&self) -> &PooledLink {
         self.held.as_ref().expect("it is held until it is given back or dropped")
     }
 

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use self::{modern_call::ModernCall, session::Session};
 use super::{Era, link::Conversation, messages};
 use crate::{
-    call::{ClientEnd, Driver, InFlightCall, Owed, QuotaHints, Tasks},
+    call::{ClientEnd, Driver, InFlightCall, PendingRecord, QuotaHints, Tasks},
     request::{Inbound, Kind, Post},
     upstream::{Server, UpstreamSettings},
     wire::{RequestId, SESSION, answer},
@@ -147,8 +147,8 @@ impl ModernServerAdapter {
             }
         };
         let hints = permit.as_ref().map(QuotaHints::of).unwrap_or_default();
-        let owed = permit.map_or(Owed::Nothing, |permit| {
-            Owed::Call(Arc::new(InFlightCall::new(permit, &self.tasks, false)))
+        let owed = permit.map_or(PendingRecord::Nothing, |permit| {
+            PendingRecord::Call(Arc::new(InFlightCall::new(permit, &self.tasks, false)))
         });
         let (client, response) = ClientEnd::new(hints);
         let deadline = Instant::now() + self.settings.request_timeout;

@@ -17,7 +17,7 @@ use super::{
     Era, legacy_call::LegacyCall, messages, parked::PendingInputs, pool::Pool, subscriptions,
 };
 use crate::{
-    call::{ClientEnd, Driver, InFlightCall, Owed, QuotaHints, Tasks},
+    call::{ClientEnd, Driver, InFlightCall, PendingRecord, QuotaHints, Tasks},
     request::{Kind, Post},
     upstream::{Server, UpstreamSettings},
     wire::{FIRST_MODERN, RequestId, VERSION, answer},
@@ -92,10 +92,10 @@ impl LegacyServerAdapter {
         let hints = permit.as_ref().map(QuotaHints::of).unwrap_or_default();
         let owed = match (permit, poll) {
             (Some(permit), _) => {
-                Owed::Call(Arc::new(InFlightCall::new(permit, &self.tasks, false)))
+                PendingRecord::Call(Arc::new(InFlightCall::new(permit, &self.tasks, false)))
             }
-            (None, Some(poll)) => Owed::Task(poll),
-            (None, None) => Owed::Nothing,
+            (None, Some(poll)) => PendingRecord::Task(poll),
+            (None, None) => PendingRecord::Nothing,
         };
         let deadline = self.deadline(&method);
         let source = LegacyCall::new(&self.pool, &self.lot, era, deadline, post);

@@ -1,7 +1,7 @@
 //! The one loop that follows a request to its end: what comes is recorded first, and delivered then.
 //!
 //! Invariants, each to be read in [`Driver::run`] and [`Driver::answer`]:
-//! 1. an answer leaves only after [`Owed::record`] has returned, and only if it says so;
+//! 1. an answer leaves only after [`PendingRecord::record`] has returned, and only if it says so;
 //! 2. what is settled without an answer (a timeout, a cancellation, a failure) delivers none: the client hears why;
 //! 3. every admitted call is settled once, whatever its client, its server and its streams do.
 //!
@@ -20,7 +20,7 @@ use schemas::Outcome;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{ClientEnd, InFlightCall, TaskPoll, Verdict};
+use super::{ClientEnd, DeliveryDecision, InFlightCall, TaskPoll};
 use crate::{
     clock,
     wire::{RequestId, answer},
@@ -93,14 +93,14 @@ pub trait Source: Send {
 }
 
 /// What must be recorded before an answer leaves.
-pub enum Owed {
+pub enum PendingRecord {
     Nothing,
     Call(Arc<InFlightCall>),
     /// The result of a task, if the answer delivers one.
     Task(TaskPoll),
 }
 
-impl Owed {
+impl PendingRecord {
     fn is_settled(&self) -> bool {
         match self {
             Self::Call(call) => call.is_settled(),
@@ -125,18 +125,18 @@ impl Owed {
     }
 
     /// Records what a message delivers; says whether it may leave.
-    async fn record(&self, outcome: Outcome, message: &[u8]) -> Result<Verdict, Refusal> {
+    async fn record(&self, outcome: Outcome, message: &[u8]) -> Result<DeliveryDecision, Refusal> {
         match self {
             Self::Call(call) => call.settle_as(outcome, message).map_err(|_| Refusal::CannotRecord),
-            Self::Task(poll) => poll.count(message).await.map(|()| Verdict::Deliver),
-            Self::Nothing => Ok(Verdict::Deliver),
+            Self::Task(poll) => poll.count(message).await.map(|()| DeliveryDecision::Deliver),
+            Self::Nothing => Ok(DeliveryDecision::Deliver),
         }
     }
 }
 
 /// One running request.
 pub struct Driver<S> {
-    pub owed: Owed,
+    pub owed: PendingRecord,
     pub id: RequestId,
     pub client: ClientEnd,
     pub source: S,
@@ -220,7 +220,7 @@ impl<S: Source> Driver<S> {
 
     /// A frame behind or before the answer; one that delivers the result of a task is counted first.
     async fn frame(&mut self, frame: Bytes) -> Result<(), Refusal> {
-        if let (Owed::Task(poll), Some(data)) = (&self.owed, sse::data(&frame)) {
+        if let (PendingRecord::Task(poll), Some(data)) = (&self.owed, sse::data(&frame)) {
             poll.count(&data).await?;
         }
         self.client.send(frame).await;
@@ -253,8 +253,10 @@ impl<S: Source> Driver<S> {
             }
         };
         match self.owed.record(outcome, &message).await? {
-            Verdict::Deliver => {}
-            Verdict::Again | Verdict::Withhold => return Err(Refusal::UpstreamInvalid),
+            DeliveryDecision::Deliver => {}
+            DeliveryDecision::Again | DeliveryDecision::Withhold => {
+                return Err(Refusal::UpstreamInvalid);
+            }
         }
         let told = self.client.hints.in_answer(told);
         match form {
@@ -306,7 +308,7 @@ impl<S: Source> Driver<S> {
 
     /// Waits for the answer to come another way, for the client to cancel, or for the deadline.
     async fn wait_elsewhere(&mut self) -> End {
-        let Owed::Call(call) = &self.owed else { return End::Answered };
+        let PendingRecord::Call(call) = &self.owed else { return End::Answered };
         let call = call.clone();
         loop {
             let changed = call.changed.notified();

@@ -35,7 +35,7 @@ enum State {
 
 /// What becomes of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum DeliveryDecision {
     /// It is recorded: it may leave.
     Deliver,
     /// It was recorded before, byte for byte: it may leave where a client asks for what it has missed.
@@ -100,7 +100,11 @@ impl InFlightCall {
     ///
     /// # Errors
     /// It could not be recorded, now or before: the answer must not be delivered.
-    pub fn settle_as(&self, outcome: Outcome, message: &[u8]) -> Result<Verdict, CannotRecord> {
+    pub fn settle_as(
+        &self,
+        outcome: Outcome,
+        message: &[u8],
+    ) -> Result<DeliveryDecision, CannotRecord> {
         let is_clear = outcome != Outcome::UpstreamError;
         let digest = self.resumable.then(|| digest(message));
         let mut state = self.state.lock();
@@ -111,18 +115,18 @@ impl InFlightCall {
             Some(State::Settled { recorded, answer }) => {
                 recorded.clone()?;
                 let same = digest.is_some() && digest == *answer;
-                return Ok(if same { Verdict::Again } else { Verdict::Withhold });
+                return Ok(if same { DeliveryDecision::Again } else { DeliveryDecision::Withhold });
             }
             _ => {}
         }
-        let Some(State::Open(permit)) = state.take() else { return Ok(Verdict::Withhold) };
+        let Some(State::Open(permit)) = state.take() else { return Ok(DeliveryDecision::Withhold) };
         let recorded = permit.settle_by(outcome, message, ResultAt::Answer);
         let answer = digest.filter(|_| is_clear);
         *state = Some(State::Settled { recorded: recorded.clone(), answer });
         drop(state);
         self.changed.notify_waiters();
         recorded?;
-        Ok(if is_clear { Verdict::Deliver } else { Verdict::Withhold })
+        Ok(if is_clear { DeliveryDecision::Deliver } else { DeliveryDecision::Withhold })
     }
 
     pub fn is_settled(&self) -> bool {

@@ -16,8 +16,8 @@ pub mod tasks;
 
 pub use self::{
     client::ClientEnd,
-    driver::{AnswerForm, Driver, End, Owed, Source, Step, outcome_of},
-    in_flight::{InFlightCall, Verdict},
+    driver::{AnswerForm, Driver, End, PendingRecord, Source, Step, outcome_of},
+    in_flight::{DeliveryDecision, InFlightCall},
     quota_hints::QuotaHints,
     tasks::{TaskPoll, Tasks},
 };

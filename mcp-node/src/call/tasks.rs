@@ -17,7 +17,7 @@ use schemas::{KeyId, Outcome};
 use crate::{
     keys::KeyEntry,
     meter::{Call, Meter, Origin},
-    traces::Traced,
+    traces::RequestTrace,
 };
 
 /// The most tasks that are remembered.
@@ -64,7 +64,7 @@ pub struct TaskPoll {
     pub server: Option<Arc<str>>,
     /// The client's address; `None` = nobody knows.
     pub client: Option<IpAddr>,
-    pub traced: Traced,
+    pub traced: RequestTrace,
 }
 
 impl Tasks {

@@ -14,7 +14,7 @@ use super::{
 
 /// How a server is reached.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Behind {
+pub enum ServerTarget {
     Url(Uri, UrlTransport),
     Command(ServerCommand),
 }
@@ -49,17 +49,17 @@ impl std::str::FromStr for UrlTransport {
 
 /// One server.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Served {
+pub struct ServerEntry {
     /// It is at `/mcp/{name}`; `None` = at `/mcp` alone.
     pub name: Option<String>,
-    pub behind: Behind,
+    pub behind: ServerTarget,
     /// This node's own credentials there.
     pub headers: HeaderMap,
 }
 
 /// One of the servers that are one at `/mcp`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Prefixed {
+pub struct AggregateEntry {
     pub name: String,
     /// What stands before the names of its tools and prompts.
     pub prefix: String,
@@ -68,7 +68,7 @@ pub struct Prefixed {
 /// One `[[upstream]]` of the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Entry {
+pub(super) struct UpstreamTable {
     name: String,
     prefix: Option<String>,
     url: Option<String>,
@@ -87,36 +87,36 @@ pub(super) struct Entry {
 pub(super) fn read(
     file: &mut File,
     command: Vec<String>,
-) -> Result<(Vec<Served>, Vec<Prefixed>), ConfigError> {
+) -> Result<(Vec<ServerEntry>, Vec<AggregateEntry>), ConfigError> {
     let entries = std::mem::take(&mut file.upstream);
     let hidden = hidden(&entries, &file.upstream_headers);
     let mut servers = vec![];
     match behind(file.upstream_url.take(), file.upstream_transport, command, &hidden) {
-        Ok(behind) => servers.push(Served { name: None, behind, headers: HeaderMap::new() }),
+        Ok(behind) => servers.push(ServerEntry { name: None, behind, headers: HeaderMap::new() }),
         Err(ConfigError::NoUpstream) if !entries.is_empty() => {}
         Err(error) => return Err(error),
     }
     let (mut names, mut together) = (HashSet::new(), vec![]);
-    for Entry { name, prefix, url, transport, command, headers: said } in entries {
+    for UpstreamTable { name, prefix, url, transport, command, headers: said } in entries {
         together.push(prefixed(&name, prefix, file.aggregate.0)?);
         if !is_name(&name) || !names.insert(name.clone()) {
             return Err(ConfigError::Name(name));
         }
         let behind = behind(url, transport, command, &hidden)?;
-        if matches!(behind, Behind::Command(_)) && !said.0.is_empty() {
+        if matches!(behind, ServerTarget::Command(_)) && !said.0.is_empty() {
             return Err(UpstreamError::Child("headers").into());
         }
         let mut headers = HeaderMap::new();
         for (name, value) in said.0 {
             headers.insert(header(&name)?, secret(&name, &value)?);
         }
-        servers.push(Served { name: Some(name), behind, headers });
+        servers.push(ServerEntry { name: Some(name), behind, headers });
     }
     if !file.aggregate.0 {
         return Ok((servers, vec![]));
     }
     match servers.first() {
-        Some(Served { name: None, .. }) => {
+        Some(ServerEntry { name: None, .. }) => {
             Err(ConfigError::Aggregate("each must be an [[upstream]]"))
         }
         _ if together.len() < 2 => Err(ConfigError::Aggregate("at least two [[upstream]]")),
@@ -127,7 +127,11 @@ pub(super) fn read(
     }
 }
 
-fn prefixed(name: &str, prefix: Option<String>, aggregate: bool) -> Result<Prefixed, ConfigError> {
+fn prefixed(
+    name: &str,
+    prefix: Option<String>,
+    aggregate: bool,
+) -> Result<AggregateEntry, ConfigError> {
     if prefix.is_some() && !aggregate {
         return Err(ConfigError::Aggregate("only then has an [[upstream]] a `prefix`"));
     }
@@ -135,11 +139,11 @@ fn prefixed(name: &str, prefix: Option<String>, aggregate: bool) -> Result<Prefi
     if !is_prefix(&prefix) && is_name(name) {
         return Err(ConfigError::Prefix(prefix));
     }
-    Ok(Prefixed { name: name.to_owned(), prefix })
+    Ok(AggregateEntry { name: name.to_owned(), prefix })
 }
 
 /// Variables that no child may see: where our log is, and the credentials for other servers.
-fn hidden(entries: &[Entry], first: &Pairs) -> Vec<String> {
+fn hidden(entries: &[UpstreamTable], first: &Pairs) -> Vec<String> {
     let own = ["NATS_URL", "UPSTREAM_HEADERS", "UPSTREAM"].map(|name| format!("{PREFIX}{name}"));
     let said = entries.iter().flat_map(|entry| &entry.headers.0).chain(&first.0);
     let named = said.filter_map(|(_, value)| value.strip_prefix("env:").map(str::to_owned));
@@ -157,7 +161,7 @@ fn behind(
     transport: UrlTransport,
     command: Vec<String>,
     hidden: &[String],
-) -> Result<Behind, ConfigError> {
+) -> Result<ServerTarget, ConfigError> {
     let mut words = command.into_iter();
     match (url, words.next()) {
         (None, None) => Err(ConfigError::NoUpstream),
@@ -165,14 +169,14 @@ fn behind(
         (None, Some(program)) => {
             // The server is somebody else's program: what opens our log is not its business.
             let (args, hidden) = (words.collect(), hidden.to_vec());
-            Ok(Behind::Command(ServerCommand { program, args, hidden }))
+            Ok(ServerTarget::Command(ServerCommand { program, args, hidden }))
         }
         (Some(text), None) => at(&text, transport).ok_or(ConfigError::NotAnUrl(text)),
     }
 }
 
 /// A server at an address; `None` = it is none that this transport has.
-fn at(text: &str, transport: UrlTransport) -> Option<Behind> {
+fn at(text: &str, transport: UrlTransport) -> Option<ServerTarget> {
     let uri: Uri = text.parse().ok()?;
     uri.host()?;
     let transport = match (uri.scheme_str()?, transport) {
@@ -181,5 +185,5 @@ fn at(text: &str, transport: UrlTransport) -> Option<Behind> {
         ("ws" | "wss", UrlTransport::Auto | UrlTransport::WebSocket) => UrlTransport::WebSocket,
         _ => return None,
     };
-    Some(Behind::Url(uri, transport))
+    Some(ServerTarget::Url(uri, transport))
 }

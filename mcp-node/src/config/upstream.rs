@@ -8,7 +8,7 @@ use axum::http::{
 };
 use mcp_node::upstream::SignerSettings;
 
-use super::{Behind, File, Served};
+use super::{File, ServerEntry, ServerTarget};
 
 /// After how long a node replaces the key in its own file.
 const ROTATION: Duration = Duration::from_secs(30 * 86_400);
@@ -36,16 +36,19 @@ pub enum UpstreamError {
 
 /// What the server is told beside the client's message.
 #[derive(Debug)]
-pub struct Told {
+pub struct UpstreamIdentity {
     pub identity: bool,
     pub organization: Option<HeaderValue>,
     pub token: Option<(HeaderName, SignerSettings)>,
 }
 
 /// What the file, the variables and the flags say of it.
-pub(super) fn told(file: &mut File, servers: &mut [Served]) -> Result<Told, UpstreamError> {
+pub(super) fn told(
+    file: &mut File,
+    servers: &mut [ServerEntry],
+) -> Result<UpstreamIdentity, UpstreamError> {
     let several = servers.len() > 1;
-    let Some(Served { behind, headers: own, .. }) = servers.first_mut() else {
+    let Some(ServerEntry { behind, headers: own, .. }) = servers.first_mut() else {
         unreachable!("a node without a server does not start");
     };
     let mut headers = HeaderMap::new();
@@ -58,7 +61,7 @@ pub(super) fn told(file: &mut File, servers: &mut [Served]) -> Result<Told, Upst
     if signs && several {
         return Err(UpstreamError::OneToken);
     }
-    let Behind::Url(url, _) = behind else {
+    let ServerTarget::Url(url, _) = behind else {
         let said = [
             ("upstream_headers", !headers.is_empty()),
             ("forward_identity", file.forward_identity.0),
@@ -66,7 +69,7 @@ pub(super) fn told(file: &mut File, servers: &mut [Served]) -> Result<Told, Upst
         ];
         return match said.into_iter().find(|(_, said)| *said) {
             Some((name, _)) => Err(UpstreamError::Child(name)),
-            None => Ok(Told { identity: false, organization: None, token: None }),
+            None => Ok(UpstreamIdentity { identity: false, organization: None, token: None }),
         };
     };
     let organization = file.organization_id.as_deref().map(HeaderValue::from_str);
@@ -91,7 +94,7 @@ pub(super) fn told(file: &mut File, servers: &mut [Served]) -> Result<Told, Upst
         token = Some((name, settings));
     }
     *own = all;
-    Ok(Told { identity: file.forward_identity.0, organization, token })
+    Ok(UpstreamIdentity { identity: file.forward_identity.0, organization, token })
 }
 
 pub(super) fn header(name: &str) -> Result<HeaderName, UpstreamError> {

@@ -1,6 +1,6 @@
 //! What one connection is doing: written by its socket and its requests, read by the watchdog of [`super::connection`].
 //!
-//! Nothing here arms a timer. The watchdog asks for a [`Verdict`], sleeps until the moment that it names, and asks
+//! Nothing here arms a timer. The watchdog asks for a [`ConnectionAction`], sleeps until the moment that it names, and asks
 //! again, so that a request costs two looks at the clock and no more.
 
 use std::{
@@ -22,7 +22,7 @@ pub struct Timeouts {
 
 /// What is to be done about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ConnectionAction {
     /// Nothing before this moment.
     Wait(Instant),
     /// It has been idle for too long: it may be closed in order.
@@ -143,19 +143,19 @@ impl Activity {
     }
 
     /// What is to be done at this moment.
-    pub fn verdict(&self, timeouts: Timeouts, now: Instant) -> Verdict {
+    pub fn verdict(&self, timeouts: Timeouts, now: Instant) -> ConnectionAction {
         // No head can have begun and be too slow before this.
         let next = now + timeouts.head;
         if self.running.load(Relaxed) {
-            return Verdict::Wait(next.min(now + timeouts.idle));
+            return ConnectionAction::Wait(next.min(now + timeouts.idle));
         }
         let (head, idle) = (self.head_began.load(Relaxed), self.idle_since.load(Relaxed));
         let (end, verdict) = match (head, idle) {
-            (0, 0) => (self.opened + timeouts.head, Verdict::SlowHead),
-            (0, idle) => (self.moment(idle) + timeouts.idle, Verdict::Idle),
-            (head, _) => (self.moment(head) + timeouts.head, Verdict::SlowHead),
+            (0, 0) => (self.opened + timeouts.head, ConnectionAction::SlowHead),
+            (0, idle) => (self.moment(idle) + timeouts.idle, ConnectionAction::Idle),
+            (head, _) => (self.moment(head) + timeouts.head, ConnectionAction::SlowHead),
         };
-        if now >= end { verdict } else { Verdict::Wait(end.min(next)) }
+        if now >= end { verdict } else { ConnectionAction::Wait(end.min(next)) }
     }
 }
 
@@ -177,11 +177,14 @@ mod tests {
         Timeouts { head: Duration::from_secs(10), idle: Duration::from_secs(90) };
 
     #[track_caller]
-    fn check(activity: &Activity, after: u64, expected: Option<Verdict>) {
+    fn check(activity: &Activity, after: u64, expected: Option<ConnectionAction>) {
         let verdict = activity.verdict(TIMEOUTS, activity.opened + Duration::from_secs(after));
         match expected {
             Some(expected) => assert_eq!(verdict, expected, "after {after} s"),
-            None => assert!(matches!(verdict, Verdict::Wait(_)), "after {after} s: {verdict:?}"),
+            None => assert!(
+                matches!(verdict, ConnectionAction::Wait(_)),
+                "after {after} s: {verdict:?}"
+            ),
         }
     }
 
@@ -189,18 +192,18 @@ mod tests {
     fn a_head_has_its_own_time_and_idleness_another() {
         let activity = Arc::new(Activity::new());
         check(&activity, 9, None);
-        check(&activity, 11, Some(Verdict::SlowHead));
+        check(&activity, 11, Some(ConnectionAction::SlowHead));
         activity.received();
-        check(&activity, 11, Some(Verdict::SlowHead));
+        check(&activity, 11, Some(ConnectionAction::SlowHead));
         let running = activity.begin(false, true);
         check(&activity, 1_000, None);
         activity.received(); // The body, or a pipelined head: not read before its turn.
         drop(running);
         check(&activity, 89, None);
-        check(&activity, 91, Some(Verdict::Idle));
+        check(&activity, 91, Some(ConnectionAction::Idle));
         activity.received();
         check(&activity, 9, None);
-        check(&activity, 11, Some(Verdict::SlowHead));
+        check(&activity, 11, Some(ConnectionAction::SlowHead));
     }
 
     #[test]
@@ -208,9 +211,11 @@ mod tests {
         let activity = Arc::new(Activity::new());
         drop(activity.begin(false, true));
         let now = activity.opened + Duration::from_secs(20);
-        assert_eq!(activity.verdict(TIMEOUTS, now), Verdict::Wait(now + TIMEOUTS.head));
+        assert_eq!(activity.verdict(TIMEOUTS, now), ConnectionAction::Wait(now + TIMEOUTS.head));
         let now = activity.opened + Duration::from_secs(85);
-        let Verdict::Wait(until) = activity.verdict(TIMEOUTS, now) else { panic!("too early") };
+        let ConnectionAction::Wait(until) = activity.verdict(TIMEOUTS, now) else {
+            panic!("too early")
+        };
         assert!(until <= activity.opened + Duration::from_secs(91), "exactly at its end");
     }
 }

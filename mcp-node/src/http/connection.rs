@@ -35,10 +35,10 @@ use tokio_util::{
 use tower::ServiceExt;
 
 use super::{
-    activity::{Activity, Running, Timeouts, Verdict},
+    activity::{Activity, ConnectionAction, Running, Timeouts},
     framing,
     listen::{ClientAddress, ClientKey, ConnectionId},
-    measure::{Measured, connection_ended},
+    measure::{MeasuredMessage, connection_ended},
     socket::{OverTcp, WatchedSocket},
 };
 use crate::wire::{answer, era};
@@ -122,17 +122,17 @@ pub async fn serve_requests(
                 serving.as_mut().graceful_shutdown();
             }
             () = &mut watchdog => match activity.verdict(timeouts, Instant::now()) {
-                Verdict::Wait(until) => {
+                ConnectionAction::Wait(until) => {
                     activity.doubt_again();
                     watchdog.as_mut().reset(until.into());
                 }
-                Verdict::Idle if !closing => {
+                ConnectionAction::Idle if !closing => {
                     closing = true;
                     serving.as_mut().graceful_shutdown();
                     watchdog.as_mut().reset((Instant::now() + timeouts.head).into());
                 }
-                Verdict::Idle => break Ok(()),
-                Verdict::SlowHead => {
+                ConnectionAction::Idle => break Ok(()),
+                ConnectionAction::SlowHead => {
                     metrics::counter!("mcp_slow_heads_total").increment(1);
                     break Ok(());
                 }
@@ -158,7 +158,7 @@ async fn serve_request(
     keep_alive: Option<HeaderValue>,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, std::convert::Infallible> {
-    let (mut request, measured) = Measured::begin(request);
+    let (mut request, measured) = MeasuredMessage::begin(request);
     let modern = era::is_modern(request.headers());
     let running = activity.begin(modern, request.version() >= Version::HTTP_11);
     let mut response = match framing::check(&mut request) {
@@ -190,7 +190,7 @@ async fn serve_request(
 /// The body of an answer; its request runs as long as it is there.
 struct Answer {
     body: Body,
-    measured: Option<Measured>,
+    measured: Option<MeasuredMessage>,
     _running: Running,
 }
 

@@ -58,7 +58,7 @@ pub fn connection_ended(lasted: Duration) {
 }
 
 /// One posted message, measured when it is dropped.
-pub struct Measured {
+pub struct MeasuredMessage {
     began: Instant,
     size: Size,
     sent: u64,
@@ -71,7 +71,7 @@ enum Size {
     Counted(Arc<AtomicU64>),
 }
 
-impl Measured {
+impl MeasuredMessage {
     /// Begins to measure a request, if it is of those that are measured; the request with a body that any service takes.
     pub fn begin(request: Request<Incoming>) -> (Request, Option<Self>) {
         if !is_measured(&request) {
@@ -102,7 +102,7 @@ fn is_measured(request: &Request<Incoming>) -> bool {
     request.method() == Method::POST && request.uri().path().starts_with("/mcp") && !listens
 }
 
-impl Drop for Measured {
+impl Drop for MeasuredMessage {
     fn drop(&mut self) {
         let bytes = match &self.size {
             Size::KeyEntry(bytes) => *bytes,

@@ -22,7 +22,7 @@ use crate::{
     clock,
     keys::KeyEntry,
     request::{Inbound, Kind, Post},
-    traces::Traced,
+    traces::RequestTrace,
     wire::{answer, era},
 };
 
@@ -100,7 +100,7 @@ struct RefusalLog {
     method: Option<String>,
     tool: Option<String>,
     request: Option<String>,
-    traced: Traced,
+    traced: RequestTrace,
     began: Instant,
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mcp_node_core::{
     Now, Refusal,
-    refusal::Whose,
+    refusal::LimitScope,
     violations::{Backoff, BackoffDecision, Violations},
 };
 use parking_lot::Mutex;
@@ -66,7 +66,7 @@ impl Behaviour {
             per_minute: state.rate.or(here).map_or(0, |rate| rate.per_minute),
             node_per_minute: here.map(|rate| rate.per_minute),
             retry_ms,
-            whose: Whose::Key,
+            whose: LimitScope::Key,
             warning: decision.warning(rules),
         }
     }

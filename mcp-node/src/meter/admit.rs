@@ -9,12 +9,12 @@ use std::{
 };
 
 use mcp_node_core::{
-    Now, Refusal, Take, Unit, gate, metering::Plan, rate_limit::TooFast, refusal::Whose,
+    Now, Refusal, Take, Unit, gate, metering::Plan, rate_limit::TooFast, refusal::LimitScope,
 };
 use schemas::{KeyState, LeaseId, LeaseRefusal, RateLimits};
 use uuid::Uuid;
 
-use super::{Call, Permit, Shared, bounds::Taken, rules::Rules};
+use super::{Call, Permit, Shared, bounds::TakenBounds, rules::Rules};
 use crate::keys::KeyEntry;
 
 /// A refusal that may change: why, and after how long to try again (`None` = when something changes).
@@ -107,14 +107,14 @@ fn bounded(
     call: Call<'_>,
     limits: Option<RateLimits>,
     now: Now,
-) -> Result<Taken, Refusal> {
+) -> Result<TakenBounds, Refusal> {
     let whose = (state.tenant, call.origin.connection);
     rules.bounds.take(known, limits, whose, now.mono_ms).map_err(|met| match met {
-        (TooFast::Wait(wait_ms), here, Whose::Key) => {
+        (TooFast::Wait(wait_ms), here, LimitScope::Key) => {
             known.behaviour.too_fast(state, now, wait_ms, here, rules.settings.backoff)
         }
-        (why, here, Whose::Key) => {
-            Refusal::of_rate(why, here, state.rate.unwrap_or(here), Whose::Key)
+        (why, here, LimitScope::Key) => {
+            Refusal::of_rate(why, here, state.rate.unwrap_or(here), LimitScope::Key)
         }
         (why, limits, whose) => Refusal::of_rate(why, limits, limits, whose),
     })

@@ -10,7 +10,7 @@ use std::{
 
 use mcp_node_core::{
     rate_limit::{Rate, TooFast},
-    refusal::Whose,
+    refusal::LimitScope,
 };
 use parking_lot::Mutex;
 use schemas::{RateLimits, TenantId};
@@ -28,7 +28,7 @@ pub struct Bounds {
 
 /// What one call has taken.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Taken {
+pub struct TakenBounds {
     key: bool,
     tenant: Option<TenantId>,
     connection: Option<u64>,
@@ -52,11 +52,11 @@ impl Bounds {
         limits: Option<RateLimits>,
         (tenant, connection): (TenantId, u64),
         now_ms: u64,
-    ) -> Result<Taken, (TooFast, RateLimits, Whose)> {
-        let mut taken = Taken::default();
+    ) -> Result<TakenBounds, (TooFast, RateLimits, LimitScope)> {
+        let mut taken = TakenBounds::default();
         if let Some(limits) = limits {
             let key = known.rate.lock().take(now_ms, limits);
-            key.map_err(|why| (why, limits, Whose::Key))?;
+            key.map_err(|why| (why, limits, LimitScope::Key))?;
             taken.key = true;
         }
         if let Err((why, bound, whose)) = self.take_others(&mut taken, tenant, connection, now_ms) {
@@ -73,26 +73,30 @@ impl Bounds {
 
     fn take_others(
         &self,
-        taken: &mut Taken,
+        taken: &mut TakenBounds,
         tenant: TenantId,
         connection: u64,
         now_ms: u64,
-    ) -> Result<(), (TooFast, RateLimits, Whose)> {
+    ) -> Result<(), (TooFast, RateLimits, LimitScope)> {
         if let Some(tenants) = &self.tenants {
-            tenants.take(tenant, now_ms).map_err(|why| (why, tenants.limits, Whose::Tenant))?;
+            tenants
+                .take(tenant, now_ms)
+                .map_err(|why| (why, tenants.limits, LimitScope::Tenant))?;
             taken.tenant = Some(tenant);
         }
         // Nobody knows on which connection a call came that has the number 0.
         if let Some(connections) = self.connections.as_ref().filter(|_| connection != 0) {
             let limits = connections.limits;
-            connections.take(connection, now_ms).map_err(|why| (why, limits, Whose::Connection))?;
+            connections
+                .take(connection, now_ms)
+                .map_err(|why| (why, limits, LimitScope::Connection))?;
             taken.connection = Some(connection);
         }
         Ok(())
     }
 
     /// The call has ended.
-    pub fn done(&self, known: &KeyEntry, taken: Taken) {
+    pub fn done(&self, known: &KeyEntry, taken: TakenBounds) {
         if taken.key {
             known.rate.lock().done();
         }

@@ -35,13 +35,13 @@ use tokio_util::sync::CancellationToken;
 pub use self::{permit::Permit, settings::MeterSettings};
 use self::{refusals::Refusals, rules::Rules};
 use crate::{
-    ask::{Answered, Askers, QueuedLeaseAsk},
+    ask::{Askers, LeaseAnswerHandler, QueuedLeaseAsk},
     clock::Clock,
     keys::{KeyEntry, Keys},
     labels::Labels,
-    reach::{LEASE_TIMEOUT, Missing, Reach},
+    reach::{LEASE_TIMEOUT, MissingPart, Reachability},
     spool::{CannotRecord, Spool},
-    traces::Traced,
+    traces::RequestTrace,
 };
 
 /// So many calls of one key wait at most for what others hold, or for a ledger that does not answer.
@@ -75,7 +75,7 @@ pub struct Origin<'a> {
     /// Which of the node's servers it is for; `None` = its only one.
     pub server: Option<&'a str>,
     /// Where it lies in a trace; `None` = nobody knows.
-    pub traced: Option<&'a Traced>,
+    pub traced: Option<&'a RequestTrace>,
 }
 
 /// A handle to the node's one meter.
@@ -89,7 +89,7 @@ pub(crate) struct Shared {
     pub spool: Arc<Spool>,
     pub clock: Clock,
     pub askers: Askers,
-    pub reach: Reach,
+    pub reach: Reachability,
     pub refusals: Refusals,
     rules: RwLock<Arc<Rules>>,
     /// When a meter that could not be read was last told of. Unit: milliseconds.
@@ -107,7 +107,7 @@ impl Meter {
     pub(crate) fn new(
         spool: Arc<Spool>,
         askers: Askers,
-        reach: Reach,
+        reach: Reachability,
         fenced: CancellationToken,
         labels: Labels,
         settings: MeterSettings,
@@ -250,10 +250,10 @@ impl Meter {
 
     /// What the node needs and has not got: parts of it, why, and whether calls are served all the same.
     #[must_use]
-    pub fn missing(&self) -> Vec<Missing> {
+    pub fn missing(&self) -> Vec<MissingPart> {
         let mut missing = self.shared.reach.missing(|| self.shared.has_lease());
         let spool = self.trouble();
-        missing.extend(spool.map(|reason| Missing { part: "spool", reason, is_served: false }));
+        missing.extend(spool.map(|reason| MissingPart { part: "spool", reason, is_served: false }));
         missing
     }
 
@@ -313,7 +313,7 @@ impl Meter {
     }
 }
 
-impl Answered for Shared {
+impl LeaseAnswerHandler for Shared {
     fn answered(self: &Arc<Self>, known: &Arc<KeyEntry>, answer: LeaseAnswer) {
         let (now, mut actions) = (self.clock.now(), Vec::new());
         match answer {

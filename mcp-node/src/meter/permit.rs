@@ -10,13 +10,13 @@ use std::{
 use mcp_node_core::{
     Now, Unit,
     lease_book::Hint,
-    metering::{Measured, Plan, ResultAt},
+    metering::{MeasuredCall, Plan, ResultAt},
     quota_note::QuotaNote,
 };
 use schemas::{KeyId, KeyState, MeterName, Outcome, Quantity, Record, Timestamp, UsageEvent};
 
-use super::{Call, Shared, bounds::Taken, rules::Rules};
-use crate::{keys::KeyEntry, spool::CannotRecord, traces::Traced};
+use super::{Call, Shared, bounds::TakenBounds, rules::Rules};
+use crate::{keys::KeyEntry, spool::CannotRecord, traces::RequestTrace};
 
 /// What a call is settled by.
 #[derive(Clone, Copy)]
@@ -39,7 +39,7 @@ pub struct Permit {
     rules: Arc<Rules>,
     plan: Arc<Plan>,
     /// What it takes of the bounds on calls.
-    taken: Taken,
+    taken: TakenBounds,
     note: QuotaNote,
     at: Timestamp,
     began: Instant,
@@ -50,7 +50,7 @@ pub struct Permit {
     client: Option<IpAddr>,
     request: String,
     server: Option<String>,
-    traced: Traced,
+    traced: RequestTrace,
 }
 
 impl Permit {
@@ -64,7 +64,7 @@ impl Permit {
         now: Now,
         rules: &Arc<Rules>,
         plan: &Arc<Plan>,
-        taken: Taken,
+        taken: TakenBounds,
     ) -> Self {
         shared.in_flight.fetch_add(1, Ordering::AcqRel);
         Self {
@@ -171,7 +171,7 @@ impl Permit {
             Settled::By(answer, at) => Some((answer, at)),
             Settled::WithoutAnswer | Settled::CancelledAtServer => None,
         };
-        let measured = Measured { answer, bytes_in: self.bytes_in, bytes_out, duration };
+        let measured = MeasuredCall { answer, bytes_in: self.bytes_in, bytes_out, duration };
         let quantities = match how {
             Settled::CancelledAtServer => self.cover(self.plan.count_cancelled()),
             _ => self.measure(outcome, &measured),
@@ -221,7 +221,7 @@ impl Permit {
     fn measure(
         &mut self,
         outcome: Outcome,
-        measured: &Measured<'_>,
+        measured: &MeasuredCall<'_>,
     ) -> BTreeMap<MeterName, Quantity> {
         let (counted, problems) = self.plan.count(outcome, measured);
         for (meter, problem) in problems {

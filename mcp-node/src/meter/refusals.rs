@@ -12,7 +12,7 @@ use crate::{clock, spool::Spool};
 
 const MAX_ENTRIES: usize = 4_096;
 
-type Place = (schemas::KeyId, RefusalReason, String);
+type RefusalKey = (schemas::KeyId, RefusalReason, String);
 
 struct Refused {
     state: Arc<KeyState>,
@@ -22,7 +22,7 @@ struct Refused {
 /// What was refused since the last flush.
 #[derive(Default)]
 pub struct Refusals {
-    entries: Mutex<HashMap<Place, Refused, std::hash::RandomState>>,
+    entries: Mutex<HashMap<RefusalKey, Refused, std::hash::RandomState>>,
 }
 
 impl Refusals {
@@ -48,7 +48,7 @@ impl Refusals {
     }
 }
 
-fn record((key, reason, tool): Place, refused: &Refused) -> (Shard, Record) {
+fn record((key, reason, tool): RefusalKey, refused: &Refused) -> (Shard, Record) {
     let KeyState { tenant, project, shard, .. } = *refused.state;
     let calls = Quantity(refused.calls);
     (shard, Record::Refused { at: clock::wall(), tenant, project, key, tool, reason, calls })

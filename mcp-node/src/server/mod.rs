@@ -15,7 +15,7 @@ use mcp_node_core::{
     sse::{self, Splitter},
 };
 
-use self::older::Older;
+use self::older::LegacyTransport;
 use crate::{
     bridge::{Era, Eras, LegacyServerAdapter, ModernServerAdapter},
     request::{Inbound, Kind, Post},
@@ -32,7 +32,7 @@ pub struct Upstream {
     max: usize,
     max_sessions: usize,
     /// The same server, if it should turn out to speak the transport of 2024-11-05.
-    older: Option<Older>,
+    older: Option<LegacyTransport>,
     /// What it is called where there are several.
     name: Option<Arc<str>>,
 }

@@ -22,12 +22,12 @@ use crate::{
 const PROBE: Duration = Duration::from_secs(5);
 
 /// The server as it would be reached.
-pub struct Older {
+pub struct LegacyTransport {
     upstream: Box<Upstream>,
     is_found: AtomicBool,
 }
 
-impl Older {
+impl LegacyTransport {
     pub fn upstream(&self) -> &Upstream {
         &self.upstream
     }
@@ -43,7 +43,7 @@ impl Upstream {
     /// The same server; if its address turns out to speak HTTP+SSE of 2024-11-05, it is reached as `older`.
     #[must_use]
     pub fn or_older(self, older: Self) -> Self {
-        let older = Older { upstream: Box::new(older), is_found: AtomicBool::new(false) };
+        let older = LegacyTransport { upstream: Box::new(older), is_found: AtomicBool::new(false) };
         Self { older: Some(older), ..self }
     }
 

@@ -24,13 +24,13 @@ const ROOM: usize = 256 * 1024;
 
 /// A place in the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct SegmentPosition {
     pub segment: u64,
     pub at: u64,
 }
 
 /// One segment and what it holds of each shard.
-pub(super) struct Kept {
+pub(super) struct KeptSegment {
     pub segment: Arc<Segment>,
     pub bytes: u64,
     highest: Highest,
@@ -43,7 +43,7 @@ pub(super) struct ShardState {
     /// What the log is known to have.
     pub confirmed: Position,
     /// Where the first record lies that the reader has not seen; set when it had seen all.
-    pub unread: Option<Place>,
+    pub unread: Option<SegmentPosition>,
     watermark: Watermark,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Files {
     folder: PathBuf,
     limits: SpoolLimits,
     epoch: Epoch,
-    kept: VecDeque<Kept>,
+    kept: VecDeque<KeptSegment>,
     tails: Tails,
     pub shards: Vec<ShardState>,
     frame: Vec<u8>,
@@ -91,17 +91,18 @@ impl Files {
         let states = (0..shards).map(|shard| {
             let (appended, on_file) = recovered.last_of(shard);
             let oldest = recovered.segments.first().filter(|_| on_file);
-            let unread = oldest.map(|found| Place { segment: found.segment.index, at: 0 });
+            let unread =
+                oldest.map(|found| SegmentPosition { segment: found.segment.index, at: 0 });
             ShardState { appended, unread, ..ShardState::default() }
         });
         let shards = states.collect();
         let index = recovered.segments.last().map_or(1, |found| found.segment.index + 1);
-        let kept = recovered.segments.into_iter().map(|found| Kept {
+        let kept = recovered.segments.into_iter().map(|found| KeptSegment {
             segment: Arc::new(found.segment),
             bytes: found.bytes,
             highest: found.highest,
         });
-        let kept: VecDeque<Kept> = kept.collect();
+        let kept: VecDeque<KeptSegment> = kept.collect();
         let mut tails = recovered.tails;
         tails.insert(epoch.0, BTreeMap::new());
         let (folder, frame) = (folder.segments(), Vec::new());
@@ -220,7 +221,7 @@ impl Files {
         // Half a record may stand behind the last whole one.
         let active = &self.active().segment;
         active.file.cut().map_err(|e| SpoolError::io(&active.path, e))?;
-        for Kept { segment, .. } in &self.kept {
+        for KeptSegment { segment, .. } in &self.kept {
             segment.file.rewrite().map_err(|e| SpoolError::io(&segment.path, e))?;
         }
         Ok(active.file.probe(ROOM).map_err(|e| SpoolError::io(&active.path, e))?)
@@ -231,7 +232,7 @@ impl Files {
         epoch: Epoch,
         shard: Shard,
         seq: u64,
-    ) -> Result<(Place, Arc<Segment>), SpoolError> {
+    ) -> Result<(SegmentPosition, Arc<Segment>), SpoolError> {
         let size = self.frame.len() as u64;
         let active = self.active();
         if active.bytes + size > self.limits.segment_bytes && !active.highest.is_empty() {
@@ -243,10 +244,10 @@ impl Files {
         active.bytes += size;
         active.highest.insert((epoch.0, shard.0), seq);
         self.bytes += size;
-        Ok((Place { segment: segment.index, at }, segment))
+        Ok((SegmentPosition { segment: segment.index, at }, segment))
     }
 
-    fn active(&self) -> &Kept {
+    fn active(&self) -> &KeptSegment {
         self.kept.back().expect("there is always an active segment")
     }
 
@@ -261,7 +262,11 @@ impl Files {
 
     fn add_segment(&mut self, index: u64) -> Result<(), SpoolError> {
         let (segment, bytes) = Segment::create(&self.folder, index, &self.tails)?;
-        self.kept.push_back(Kept { segment: Arc::new(segment), bytes, highest: Highest::new() });
+        self.kept.push_back(KeptSegment {
+            segment: Arc::new(segment),
+            bytes,
+            highest: Highest::new(),
+        });
         self.bytes += bytes;
         Ok(())
     }
@@ -285,14 +290,14 @@ impl Files {
     }
 
     /// The place of the oldest record.
-    pub fn oldest(&self) -> Option<Place> {
-        self.kept.front().map(|kept| Place { segment: kept.segment.index, at: 0 })
+    pub fn oldest(&self) -> Option<SegmentPosition> {
+        self.kept.front().map(|kept| SegmentPosition { segment: kept.segment.index, at: 0 })
     }
 
     /// Where the last record ends.
-    pub fn end(&self) -> Place {
+    pub fn end(&self) -> SegmentPosition {
         let active = self.active();
-        Place { segment: active.segment.index, at: active.bytes }
+        SegmentPosition { segment: active.segment.index, at: active.bytes }
     }
 
     /// The segment `index`, or the first kept one after it, with where it ends, and whether another follows.
@@ -303,7 +308,7 @@ impl Files {
     }
 
     #[cfg(test)]
-    pub fn active_mut(&mut self) -> &mut Kept {
+    pub fn active_mut(&mut self) -> &mut KeptSegment {
         self.kept.back_mut().expect("there is always an active segment")
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     SpoolError,
     error::Holder,
-    place::{Place, Placed, lock_holder, read_if_there},
+    place::{FolderIdentity, Placed, lock_holder, read_if_there},
 };
 
 /// For how long a lock that another holds is tried again.
@@ -88,8 +88,8 @@ impl Folder {
     }
 
     /// Where it lies now.
-    pub(super) fn place(&self) -> Result<Place, SpoolError> {
-        Place::of(&self.lock).map_err(|e| SpoolError::io(&self.path, e))
+    pub(super) fn place(&self) -> Result<FolderIdentity, SpoolError> {
+        FolderIdentity::of(&self.lock).map_err(|e| SpoolError::io(&self.path, e))
     }
 
     /// Where it lay at the last start.

@@ -16,7 +16,7 @@ use super::{Spool, SpoolError, files::WriteError, place::Placed};
 use crate::clock::boot_ms;
 
 /// The epochs that are held.
-pub(super) struct Held(Mutex<State>);
+pub(super) struct HeldEpochs(Mutex<State>);
 
 struct State {
     placed: Placed,
@@ -24,7 +24,7 @@ struct State {
     unsaved: bool,
 }
 
-impl Held {
+impl HeldEpochs {
     /// As the folder says.
     pub fn new(placed: Placed) -> Self {
         Self(Mutex::new(State { placed, unsaved: false }))

@@ -45,7 +45,7 @@ pub use self::{
 };
 use self::{
     files::{Files, WriteError},
-    held::Held,
+    held::HeldEpochs,
     place::Placed,
     segment::Segment,
     sync::Syncer,
@@ -96,7 +96,7 @@ pub struct Spool {
     troubles: Troubles,
     /// Closed leases that could not be recorded since there was no room: they go first when there is some.
     owed: Mutex<Vec<(Shard, Vec<u8>)>>,
-    held: Held,
+    held: HeldEpochs,
     syncer: Syncer,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// One a shard: something was appended.
@@ -136,7 +136,7 @@ impl Spool {
             files: Mutex::new(files),
             troubles: Troubles::default(),
             owed: Mutex::default(),
-            held: Held::new(placed),
+            held: HeldEpochs::new(placed),
             syncer: Syncer::default(),
             thread: Mutex::new(None),
             appended: (0..shards).map(|_| Notify::new()).collect(),

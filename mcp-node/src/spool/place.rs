@@ -18,14 +18,14 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Where a folder lies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Place {
+pub(super) struct FolderIdentity {
     device: u64,
     inode: u64,
     /// The machine's boot; `None` = it does not say, and no place is like another then.
     boot: Option<String>,
 }
 
-impl Place {
+impl FolderIdentity {
     /// The place of an open file.
     pub fn of(file: &File) -> Result<Self> {
         let metadata = file.metadata()?;
@@ -42,7 +42,7 @@ impl Place {
 /// What the file `place` says: where the folder lay at the last start, and which epochs are not to be ended yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Placed {
-    pub place: Place,
+    pub place: FolderIdentity,
     /// Dead epochs of processes that may live on elsewhere.
     #[serde(default)]
     pub held: BTreeSet<u64>,
@@ -55,7 +55,7 @@ pub(super) struct Placed {
 impl Placed {
     /// What holds for a start at `here`, where the epochs `open` have not ended. `last` = what the folder says; one
     /// that says nothing comes from a node that did not know of places, which may have been copied like any other.
-    pub fn at_start(here: Place, last: Option<Self>, open: &BTreeSet<u64>) -> Self {
+    pub fn at_start(here: FolderIdentity, last: Option<Self>, open: &BTreeSet<u64>) -> Self {
         match last {
             Some(last) if here.is_same(&last.place) => {
                 let held = last.held.intersection(open).copied().collect();
@@ -94,8 +94,8 @@ pub(super) fn read_if_there(path: &std::path::Path) -> Result<Option<Vec<u8>>> {
 mod tests {
     use super::*;
 
-    fn place(device: u64, inode: u64, boot: Option<&str>) -> Place {
-        Place { device, inode, boot: boot.map(str::to_owned) }
+    fn place(device: u64, inode: u64, boot: Option<&str>) -> FolderIdentity {
+        FolderIdentity { device, inode, boot: boot.map(str::to_owned) }
     }
 
     #[test]

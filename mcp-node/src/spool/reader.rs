@@ -8,7 +8,7 @@ use std::sync::Arc;
 use mcp_node_core::spool_format::{self, Frame, FrameError, HEADER, Position, decode, head};
 use schemas::{Epoch, Shard};
 
-use super::{Spool, SpoolError, files::Place, segment::Segment};
+use super::{Spool, SpoolError, files::SegmentPosition, segment::Segment};
 
 /// The most records of one batch.
 pub const BATCH_RECORDS: usize = 500;
@@ -63,7 +63,7 @@ impl Batch {
 
 /// Where records lie that were not read.
 struct Unread {
-    place: Place,
+    place: SegmentPosition,
     /// So far behind the end that reading may wait for the disk.
     far: bool,
     /// The last record that was written by now.
@@ -77,9 +77,9 @@ pub struct Reader {
     /// The last record handed out, or known to be on the log.
     read: Position,
     /// Where the next record may lie; `None` = all was read.
-    at: Option<Place>,
+    at: Option<SegmentPosition>,
     /// Where the batch began that is not confirmed.
-    from: Option<Place>,
+    from: Option<SegmentPosition>,
     confirmed: Position,
 }
 
@@ -173,11 +173,11 @@ impl Reader {
             let Some((segment, end, later)) = found else { break };
             let mut at = if segment.index == place.segment { place.at } else { 0 };
             let full = self.read_segment(&segment, &mut at, end, &mut buffer, &mut batch)?;
-            self.at = Some(Place { segment: segment.index, at });
+            self.at = Some(SegmentPosition { segment: segment.index, at });
             if full || !later {
                 break;
             }
-            self.at = Some(Place { segment: segment.index + 1, at: 0 });
+            self.at = Some(SegmentPosition { segment: segment.index + 1, at: 0 });
         }
         Ok(batch)
     }

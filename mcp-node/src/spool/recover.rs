@@ -17,7 +17,7 @@ use super::{
 };
 
 /// One segment as it was found.
-pub(super) struct Found {
+pub(super) struct RecoveredSegment {
     pub segment: Segment,
     pub bytes: u64,
     pub highest: Highest,
@@ -26,7 +26,7 @@ pub(super) struct Found {
 /// What a folder holds.
 #[derive(Default)]
 pub(super) struct Recovered {
-    pub segments: Vec<Found>,
+    pub segments: Vec<RecoveredSegment>,
     pub tails: Tails,
     /// The last late end of an epoch that is on file, by shard.
     late: BTreeMap<u16, Position>,
@@ -56,7 +56,7 @@ fn read_segment(
     index: u64,
     last: bool,
     recovered: &mut Recovered,
-) -> Result<Option<Found>, SpoolError> {
+) -> Result<Option<RecoveredSegment>, SpoolError> {
     // A segment is 64 MiB at most, and this happens once, before anything is served.
     let bytes = std::fs::read(path).map_err(|e| SpoolError::io(path, e))?;
     let (mut at, mut highest) = (0, Highest::new());
@@ -92,7 +92,7 @@ fn read_segment(
     }
     let file = SegmentFile::new(file, at as u64);
     let segment = Segment { index, path: path.to_owned(), file };
-    Ok(Some(Found { segment, bytes: at as u64, highest }))
+    Ok(Some(RecoveredSegment { segment, bytes: at as u64, highest }))
 }
 
 /// Takes one frame into the counts; says what is wrong if it does not continue them.

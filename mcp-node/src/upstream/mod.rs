@@ -17,9 +17,9 @@ use std::time::Duration;
 use mcp_node_core::{Refusal, breaker::BreakerSettings};
 
 pub use self::{
-    duplex::{DuplexUpstream, Remote, Transport},
+    duplex::{DuplexUpstream, RemoteServer, Transport},
     http::HttpUpstream,
-    piece::Piece,
+    piece::AnswerPiece,
     signer::{Signer, SignerError, SignerSettings},
     stamp::UpstreamHeaders,
 };

@@ -6,7 +6,7 @@ use schemas::Outcome;
 
 /// One piece.
 #[derive(Debug)]
-pub enum Piece {
+pub enum AnswerPiece {
     /// A message of the server on the way to the answer.
     Message(Bytes),
     /// The answer, and what it says. Nothing follows.

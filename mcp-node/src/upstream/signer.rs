@@ -85,13 +85,13 @@ struct Signed {
 }
 
 /// A caller: its key, and the scopes of its token.
-type Place = (KeyId, Option<Arc<[String]>>);
+type TokenCacheKey = (KeyId, Option<Arc<[String]>>);
 
 /// The node's signer.
 pub struct Signer {
     settings: SignerSettings,
     keys: RwLock<Arc<Keys>>,
-    signed: Cache<Place, Signed>,
+    signed: Cache<TokenCacheKey, Signed>,
 }
 
 impl Signer {

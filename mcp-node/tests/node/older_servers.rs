@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 use http_body_util::BodyExt;
 use mcp_node::server::Upstream;
 use mcp_node::upstream::{
-    DuplexUpstream, HttpUpstream, Remote, Server as Behind, Transport, UpstreamHeaders,
+    DuplexUpstream, HttpUpstream, RemoteServer, Server as Behind, Transport, UpstreamHeaders,
 };
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
@@ -55,7 +55,7 @@ fn remote(kind: Kind, url: &str, stamp: UpstreamHeaders) -> Upstream {
         Kind::WebSocket => Transport::WebSocket,
     };
     let url = url.parse::<Uri>().unwrap();
-    let remote = Remote::new(url, transport, Duration::from_secs(5), stamp);
+    let remote = RemoteServer::new(url, transport, Duration::from_secs(5), stamp);
     Upstream::new(Behind::Duplex(DuplexUpstream::of_remote(remote, settings())), settings())
 }
 

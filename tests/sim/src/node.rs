@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mcp_node_core::{
     Now,
-    lease_book::{Action, LeaseBook, Need, Needs, Take, Unit},
+    lease_book::{Action, LeaseBook, MeterDemand, Needs, Take, Unit},
 };
 use schemas::{
     Epoch, LeaseAnswer, LeaseAsk, LeaseId, LeaseRequest, MeterName, NodeId, Outcome, Quantity,
@@ -87,8 +87,8 @@ impl Node {
             process: None,
             dropped_to: (Epoch(0), 0),
             needs: [
-                Need { meter: MeterName::tool_calls(), units: 1 },
-                Need { meter: tokens(), units: MAX_TOKENS },
+                MeterDemand { meter: MeterName::tool_calls(), units: 1 },
+                MeterDemand { meter: tokens(), units: MAX_TOKENS },
             ]
             .into(),
             bug,

@@ -8,7 +8,7 @@
 
 use schemas::{Lease, MeterName, Period};
 
-use super::{Hint, held::Held};
+use super::{Hint, held::HeldLease};
 
 /// A lease that was closed with units left is settled by the ledger within this time. Unit: milliseconds.
 const SETTLED_MS: u64 = 5_000;
@@ -55,7 +55,7 @@ impl Figures {
     /// What is left of each limited meter, with the leases in hand.
     pub fn hints<'a>(
         &'a self,
-        leases: &'a [Held],
+        leases: &'a [HeldLease],
     ) -> impl Iterator<Item = (&'a MeterName, Hint)> + use<'a> {
         // The call that is told of it is one of those that run.
         let runs = leases.iter().map(|lease| lease.in_flight).sum::<u64>() > 1;
@@ -84,7 +84,7 @@ mod tests {
         (granted.shares[0].left, granted.shares[0].held) = (Quantity(left), held.map(Quantity));
         let mut figures = Figures::default();
         figures.granted(&granted, 0);
-        let leases = [Held::of(&granted, 0, crate::lease_book::tests::at(0))];
+        let leases = [HeldLease::of(&granted, 0, crate::lease_book::tests::at(0))];
         figures.hints(&leases).next().unwrap().1
     }
 

@@ -9,13 +9,13 @@ use schemas::{Lease, LeaseId, MeterName, Notice, Quantity, RateLimits, TOOL_CALL
 
 use super::{
     Unit,
-    need::{Need, Needs},
+    need::{MeterDemand, Needs},
 };
 use crate::Now;
 
 /// A lease that was granted and is not closed.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldLease {
     pub lease: LeaseId,
     granted_at: Timestamp,
     expires_at: Timestamp,
@@ -41,7 +41,7 @@ struct Limit {
     spent: u64,
 }
 
-impl Held {
+impl HeldLease {
     /// Takes a granted lease; `asked_ms` is when it was first asked for, and its time runs from there.
     pub fn of(lease: &Lease, asked_ms: u64, now: Now) -> Self {
         let ttl_ms = u64::try_from(lease.ttl_ms()).unwrap_or(0);
@@ -91,17 +91,17 @@ impl Held {
     }
 
     /// Whether what is left of every meter is enough for such a call.
-    pub fn fits(&self, needs: &[Need]) -> bool {
-        let left = |need: &Need| self.limits.iter().find(|limit| limit.meter == need.meter);
+    pub fn fits(&self, needs: &[MeterDemand]) -> bool {
+        let left = |need: &MeterDemand| self.limits.iter().find(|limit| limit.meter == need.meter);
         needs.iter().all(|need| left(need).is_none_or(|limit| need.units <= limit.left))
     }
 
     /// Whether such a call can never be served from it: nothing that is in flight may come back.
-    pub fn is_too_small(&self, needs: &[Need]) -> bool {
+    pub fn is_too_small(&self, needs: &[MeterDemand]) -> bool {
         self.in_flight == 0 && !self.fits(needs)
     }
 
-    pub fn can_spend(&self, now: Now, needs: &[Need]) -> bool {
+    pub fn can_spend(&self, now: Now, needs: &[MeterDemand]) -> bool {
         !self.closing && now.mono_ms < self.end_ms && self.fits(needs)
     }
 
@@ -140,7 +140,7 @@ impl Held {
     /// See [`super::LeaseBook::cover`].
     pub fn cover(
         &mut self,
-        needs: &[Need],
+        needs: &[MeterDemand],
         more: &mut Vec<(usize, u64)>,
         counted: &mut BTreeMap<MeterName, Quantity>,
     ) -> u64 {
@@ -166,7 +166,7 @@ impl Held {
     /// What was taken for a call came back: what it counted for is spent, the rest is as if it had never been taken.
     pub fn settle(
         &mut self,
-        needs: &[Need],
+        needs: &[MeterDemand],
         more: &[(usize, u64)],
         counted: &BTreeMap<MeterName, Quantity>,
     ) {

@@ -80,7 +80,7 @@ impl World {
     }
 
     fn take(&mut self, needs: [u64; 2]) -> Result<(), TestCaseError> {
-        let need = |meter, units| Need { meter: name(meter), units };
+        let need = |meter, units| MeterDemand { meter: name(meter), units };
         self.bench.needs = [need("tool_calls", needs[0]), need("tokens", needs[1])].into();
         if let Take::Unit(unit) = self.bench.take(self.now) {
             let told = self.leases.get_mut(&unit.lease).expect("a lease that was granted");

@@ -15,7 +15,7 @@ fn tokens(id: u128, granted_ms: u64, units: u64) -> Lease {
 }
 
 fn needs_tokens(units: u64) -> Needs {
-    let need = |meter: &str, units| Need { meter: meter.parse().unwrap(), units };
+    let need = |meter: &str, units| MeterDemand { meter: meter.parse().unwrap(), units };
     [need("tool_calls", 1), need("tokens", units)].into()
 }
 
@@ -117,7 +117,7 @@ fn an_unlimited_meter_counts_whatever_was_measured() {
 
 #[test]
 fn what_is_refused_to_a_large_call_is_not_refused_to_a_small_one() {
-    let needs = |units| -> Needs { [Need { meter: MeterName::tool_calls(), units }].into() };
+    let needs = |units| -> Needs { [MeterDemand { meter: MeterName::tool_calls(), units }].into() };
     let mut bench = Bench { needs: needs(5), ..Bench::new() };
     bench.take(0);
     bench.refuse(1, 1, exhausted());

@@ -28,9 +28,9 @@ use schemas::{
     Reserve, Scope, TOOL_CALLS, Timestamp,
 };
 
-use self::{figures::Figures, held::Held, pace::Pace};
+use self::{figures::Figures, held::HeldLease, pace::Pace};
 use crate::Now;
-pub use need::{Need, Needs, one_call, units_of};
+pub use need::{MeterDemand, Needs, one_call, units_of};
 pub use pace::{LEAST_WANT, MAX_WANT};
 
 /// A recall leaves a lease that came less than this ago: the call that asked for it is about to take its unit.
@@ -127,7 +127,7 @@ impl Refused {
     }
 
     /// Whether it answers a call with these needs too: one that needs less of the meter may still be served.
-    fn is_of(&self, needs: &[Need]) -> bool {
+    fn is_of(&self, needs: &[MeterDemand]) -> bool {
         let (LeaseRefusal::QuotaExhausted { meter, .. } | LeaseRefusal::UnitsHeld { meter, .. }) =
             &self.why
         else {
@@ -144,7 +144,7 @@ pub struct LeaseBook {
     may_spend: bool,
     limited: bool,
     as_of: u64,
-    held: Vec<Held>,
+    held: Vec<HeldLease>,
     asking: Option<Asking>,
     refused: Option<Refused>,
     pace: Pace,
@@ -240,7 +240,7 @@ impl LeaseBook {
         Take::Wait
     }
 
-    fn standing_refusal(&self, now: Now, needs: &[Need]) -> Option<(&LeaseRefusal, u64)> {
+    fn standing_refusal(&self, now: Now, needs: &[MeterDemand]) -> Option<(&LeaseRefusal, u64)> {
         let refused = self.refused.as_ref().filter(|refused| refused.is_of(needs))?;
         Some((&refused.why, refused.retry_ms(now)?))
     }
@@ -305,7 +305,7 @@ impl LeaseBook {
         self.seen_ms = now.mono_ms;
         self.pace.granted(u64::try_from(lease.ttl_ms()).unwrap_or(0));
         self.figures.granted(lease, asking.first_ms);
-        let mut held = Held::of(lease, asking.first_ms, now);
+        let mut held = HeldLease::of(lease, asking.first_ms, now);
         held.closing = !self.may_spend || held.has_ended(now);
         if held.left() == Some(0) {
             self.refused = Some(nothing_granted(lease, now, asking.needs));

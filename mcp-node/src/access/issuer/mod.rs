@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use mcp_node_core::{
     Refusal,
-    token::{Expected, Said, Why, read},
+    token::{Expected, TokenClaims, Why, read},
 };
 use parking_lot::RwLock;
 use runtime::http::Client;
@@ -112,7 +112,7 @@ impl Issuer {
         let keys = self.keys.read().clone();
         match self.said(token, keys.as_deref(), now) {
             Ok(Some(said)) => {
-                let Said { key, scopes, until } = said;
+                let TokenClaims { key, scopes, until } = said;
                 let known = Arc::new(Token { key, scopes: scopes.into(), until });
                 // Keys that changed meanwhile have emptied the memory: this must not go in behind that.
                 let held = self.keys.read();
@@ -136,7 +136,7 @@ impl Issuer {
         token: &str,
         keys: Option<&KeySet>,
         now: Timestamp,
-    ) -> Result<Option<Said>, Why> {
+    ) -> Result<Option<TokenClaims>, Why> {
         let expected = &self.settings.expected;
         let parts = read(token)?;
         parts.check_issuer(expected)?;

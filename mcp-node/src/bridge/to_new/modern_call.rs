@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     call::{AnswerForm, End, Source, Step, outcome_of},
-    upstream::Piece,
+    upstream::AnswerPiece,
     wire::RequestId,
 };
 
@@ -58,7 +58,7 @@ enum State {
     /// The server is to be asked, with more params than the client gave.
     Round(String),
     /// The server works on it, under this id.
-    Asked(RequestId, mpsc::Receiver<Piece>),
+    Asked(RequestId, mpsc::Receiver<AnswerPiece>),
     /// The client is asked what the server needs.
     Questions(Questions),
     Over,
@@ -196,13 +196,13 @@ impl Source for ModernCall {
                     }
                 }
                 State::Asked(_, pieces) => match pieces.recv().await {
-                    Some(Piece::Message(line)) => return Step::Message(line),
-                    Some(Piece::Answer(line, outcome)) => {
+                    Some(AnswerPiece::Message(line)) => return Step::Message(line),
+                    Some(AnswerPiece::Answer(line, outcome)) => {
                         if let Some(step) = self.take_answer(line, outcome) {
                             return step;
                         }
                     }
-                    Some(Piece::Refused(refusal)) => {
+                    Some(AnswerPiece::Refused(refusal)) => {
                         return Step::Failed(outcome_of(&refusal), refusal);
                     }
                     None => {

@@ -32,7 +32,7 @@ use super::super::{
 };
 use crate::{
     call::client::FRAMES,
-    upstream::{ID_IN_USE, Piece},
+    upstream::{AnswerPiece, ID_IN_USE},
     wire::{RequestId, answer},
 };
 
@@ -218,7 +218,7 @@ impl Session {
         let mut pieces = self.link.ask(&id, ask.into(), new, Instant::now() + YEAR).await?;
         loop {
             match pieces.recv().await {
-                Some(Piece::Message(line)) => {
+                Some(AnswerPiece::Message(line)) => {
                     let acknowledged = matches!(read(&line), Ok(Message::Notification { method, .. })
                         if method == "notifications/subscriptions/acknowledged");
                     if !acknowledged && to.send(line).await.is_err() {
@@ -226,7 +226,7 @@ impl Session {
                     }
                 }
                 // It has no subscriptions, or has ended this one.
-                Some(Piece::Answer(..) | Piece::Refused(_)) | None => {
+                Some(AnswerPiece::Answer(..) | AnswerPiece::Refused(_)) | None => {
                     return Err(Refusal::UpstreamInvalid);
                 }
             }

@@ -32,14 +32,14 @@ const LAST_EVENT: &str = "last-event-id";
 
 /// Where a stream stands.
 #[derive(Default)]
-pub struct Place {
+pub struct StreamPosition {
     /// The last event that has an id.
     pub last: Option<HeaderValue>,
     /// How long the server wants its clients to wait.
     pause: Option<Duration>,
 }
 
-impl Place {
+impl StreamPosition {
     /// Takes note of a frame, and returns its message.
     pub fn read(&mut self, frame: &[u8]) -> Option<Bytes> {
         if let Some(id) = sse::field(frame, b"id") {
@@ -73,7 +73,7 @@ impl Channel {
         id: &RequestId,
         greets: bool,
     ) {
-        let asked = Asked { inbound, id, greets };
+        let asked = PendingRequest { inbound, id, greets };
         let (head, body) = response.into_parts();
         if !is_events(&head.headers) {
             let max = self.max_answer_bytes();
@@ -85,7 +85,7 @@ impl Channel {
                 _ => self.unanswered(&asked, &Refusal::UpstreamInvalid).await,
             };
         }
-        let mut place = Place::default();
+        let mut place = StreamPosition::default();
         let (mut body, mut resumes) = (body, 0);
         loop {
             let mut frames = Frames::of(body, self.max_answer_bytes());
@@ -108,7 +108,7 @@ impl Channel {
     }
 
     /// The stream behind its last event; `None` = there is none, or nobody to read it.
-    async fn resumed(&self, inbound: &Inbound, place: &Place) -> Option<Response> {
+    async fn resumed(&self, inbound: &Inbound, place: &StreamPosition) -> Option<Response> {
         place.last.as_ref()?;
         tokio::select! {
             () = tokio::time::sleep(place.pause.unwrap_or(PAUSE)) => {}
@@ -122,7 +122,7 @@ impl Channel {
     }
 
     /// Pushes the answer. What it means for the session is known before the client has it.
-    async fn answer(&self, head: &Parts, message: Bytes, asked: &Asked<'_>) {
+    async fn answer(&self, head: &Parts, message: Bytes, asked: &PendingRequest<'_>) {
         let failed = matches!(read(&message), Ok(Message::Answer { answer: Answer::Error, .. }));
         if asked.greets && failed {
             self.session.lock().refused();
@@ -138,7 +138,7 @@ impl Channel {
         }
     }
 
-    async fn unanswered(&self, asked: &Asked<'_>, refusal: &Refusal) {
+    async fn unanswered(&self, asked: &PendingRequest<'_>, refusal: &Refusal) {
         if asked.greets {
             self.session.lock().refused();
         }
@@ -151,7 +151,7 @@ impl Channel {
 }
 
 /// The request that waits.
-struct Asked<'a> {
+struct PendingRequest<'a> {
     inbound: &'a Inbound,
     id: &'a RequestId,
     greets: bool,
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_frame_says_where_the_stream_stands_and_holds_a_message_or_none() {
-        let mut place = Place::default();
+        let mut place = StreamPosition::default();
         assert_eq!(place.read(b"id: 7\nretry: 50\ndata: \n\n"), None, "no message, but a place");
         assert_eq!(place.last.as_ref().unwrap(), "7");
         assert_eq!(place.pause, Some(Duration::from_millis(50)));

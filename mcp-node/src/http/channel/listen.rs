@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 
-use super::{super::own_stream, Channel, hand_over::Place};
+use super::{super::own_stream, Channel, hand_over::StreamPosition};
 use crate::{
     request::Inbound,
     wire::frames::{Frames, is_events},
@@ -17,7 +17,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 impl Channel {
     /// Pushes what the stream says, and opens it again when it breaks off; returns if there is none.
     pub(super) async fn listen(self: Arc<Self>, mut inbound: Inbound) {
-        let (mut place, mut pause) = (Place::default(), PAUSE);
+        let (mut place, mut pause) = (StreamPosition::default(), PAUSE);
         loop {
             let Some((door, front)) = self.front() else { return };
             place.put(&mut inbound.headers);

@@ -17,14 +17,14 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use mcp_node_core::{Refusal, message::IdKey, refusal::Whose};
+use mcp_node_core::{Refusal, message::IdKey, refusal::LimitScope};
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, task::AbortHandle};
 use tokio_util::sync::CancellationToken;
 
 use self::session::Session;
 pub use self::{
-    received::{Received, What, id_in, refuse_other_era},
+    received::{Received, ReceivedKind, id_in, refuse_other_era},
     registry::{Channels, OpenChannel},
 };
 use super::{Endpoint, GatewayState, SharedGateway, post};
@@ -115,7 +115,7 @@ impl Channel {
         let Received { mut inbound, body, what } = received;
         self.session.lock().put(&mut inbound);
         match what {
-            What::Request { id, greets, calls } => {
+            ReceivedKind::Request { id, greets, calls } => {
                 if let Err(refusal) = self.begin(&id, greets) {
                     // Its id may be another's, whose answer this is not.
                     let id = (refusal != ID_IN_USE).then_some(&*id.raw);
@@ -133,7 +133,7 @@ impl Channel {
                 };
                 Some(Work::Ask(work.boxed()))
             }
-            What::Notice { cancels, initialized } => {
+            ReceivedKind::Notice { cancels, initialized } => {
                 if let Some(id) = cancels {
                     self.running.lock().entry(id).and_modify(|cancelled| *cancelled = true);
                 }
@@ -142,7 +142,7 @@ impl Channel {
                     async move { channel.tell(inbound, body, initialized).await }.boxed(),
                 ))
             }
-            What::Refused(error) => {
+            ReceivedKind::Refused(error) => {
                 self.push(error).await;
                 None
             }
@@ -156,7 +156,7 @@ impl Channel {
         }
         if running.len() >= MAX_REQUESTS {
             let max = u32::try_from(MAX_REQUESTS).unwrap_or(u32::MAX);
-            let whose = Whose::Connection;
+            let whose = LimitScope::Connection;
             return Err(Refusal::TooManyRunning { max, node_max: None, whose });
         }
         if greets && !self.session.lock().greet() {

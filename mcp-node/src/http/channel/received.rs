@@ -25,11 +25,11 @@ use crate::{
 pub struct Received {
     pub inbound: Inbound,
     pub body: Bytes,
-    pub what: What,
+    pub what: ReceivedKind,
 }
 
 /// What it is.
-pub enum What {
+pub enum ReceivedKind {
     Request {
         id: RequestId,
         /// It is an `initialize`.
@@ -65,23 +65,23 @@ impl Received {
     }
 }
 
-fn what(inbound: &Inbound, body: &[u8]) -> Result<What, Refusal> {
+fn what(inbound: &Inbound, body: &[u8]) -> Result<ReceivedKind, Refusal> {
     let message = read(body)?;
     if let Some(version) = modern(inbound, &message) {
         let id = if let Message::Request { id, .. } = &message { Some(id.raw) } else { None };
-        return Ok(What::Refused(unsupported(version, id).into()));
+        return Ok(ReceivedKind::Refused(unsupported(version, id).into()));
     }
     Ok(match message {
-        Message::Request { id, method, tool, .. } => What::Request {
+        Message::Request { id, method, tool, .. } => ReceivedKind::Request {
             id: RequestId::from(&id),
             greets: method == "initialize",
             calls: tool.is_some(),
         },
-        Message::Notification { method, cancels } => What::Notice {
+        Message::Notification { method, cancels } => ReceivedKind::Notice {
             cancels: cancels.as_ref().map(Id::key),
             initialized: method == "notifications/initialized",
         },
-        Message::Answer { .. } => What::Notice { cancels: None, initialized: false },
+        Message::Answer { .. } => ReceivedKind::Notice { cancels: None, initialized: false },
     })
 }
 

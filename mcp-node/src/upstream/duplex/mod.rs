@@ -28,10 +28,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(super) use self::session::QUEUE;
 pub(crate) use self::session::{Pieces, Session};
-pub use self::way::{Remote, Transport};
+pub use self::way::{RemoteServer, Transport};
 use self::{
     streams::{ChannelAnswer, answered, takes_events},
-    way::{Opened, Way},
+    way::{ChannelTarget, OpenedChannel},
 };
 use super::{
     UpstreamSettings,
@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     access::Grant,
-    call::{ClientEnd, Driver, InFlightCall, Owed, QuotaHints, Tasks},
+    call::{ClientEnd, Driver, InFlightCall, PendingRecord, QuotaHints, Tasks},
     request::{Inbound, Kind, Post},
     wire::{RequestId, SESSION},
 };
@@ -55,7 +55,7 @@ pub struct DuplexUpstream {
 }
 
 struct Shared {
-    way: Way,
+    way: ChannelTarget,
     settings: UpstreamSettings,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
     tasks: Arc<Tasks>,
@@ -70,18 +70,18 @@ impl DuplexUpstream {
     #[must_use]
     pub fn of_command(command: ServerCommand, settings: UpstreamSettings) -> Self {
         let starts = CircuitBreaker::of_starts(&command.program);
-        Self::over(Way::Child(command), starts, settings)
+        Self::over(ChannelTarget::Child(command), starts, settings)
     }
 
     /// Connections to a server elsewhere. Must be called within the runtime.
     #[must_use]
-    pub fn of_remote(remote: Remote, settings: UpstreamSettings) -> Self {
+    pub fn of_remote(remote: RemoteServer, settings: UpstreamSettings) -> Self {
         let name = remote.url.authority().map_or("", |authority| authority.as_str());
         let starts = CircuitBreaker::of_server(name, settings.breaker);
-        Self::over(Way::Remote(Arc::new(remote)), starts, settings)
+        Self::over(ChannelTarget::RemoteServer(Arc::new(remote)), starts, settings)
     }
 
-    fn over(way: Way, starts: Arc<CircuitBreaker>, settings: UpstreamSettings) -> Self {
+    fn over(way: ChannelTarget, starts: Arc<CircuitBreaker>, settings: UpstreamSettings) -> Self {
         let shared = Shared {
             way,
             settings,
@@ -144,10 +144,10 @@ impl DuplexUpstream {
         let hints = permit.as_ref().map(QuotaHints::of).unwrap_or_default();
         let owed = match (permit, poll) {
             (Some(permit), _) => {
-                Owed::Call(Arc::new(InFlightCall::new(permit, &self.shared.tasks, false)))
+                PendingRecord::Call(Arc::new(InFlightCall::new(permit, &self.shared.tasks, false)))
             }
-            (None, Some(poll)) => Owed::Task(poll),
-            (None, None) => Owed::Nothing,
+            (None, Some(poll)) => PendingRecord::Task(poll),
+            (None, None) => PendingRecord::Nothing,
         };
         let deadline = Instant::now() + self.shared.settings.request_timeout;
         let streams = takes_events(&post.inbound);
@@ -240,7 +240,12 @@ impl DuplexUpstream {
     }
 
     /// Serves a session's channel until it is gone.
-    async fn look_after(self, session: Arc<Session>, opened: Opened, lines: mpsc::Receiver<Bytes>) {
+    async fn look_after(
+        self,
+        session: Arc<Session>,
+        opened: OpenedChannel,
+        lines: mpsc::Receiver<Bytes>,
+    ) {
         opened.serve(&session, lines, self.shared.settings.max_answer_bytes).await;
         session.close("closed");
         session.fail_all();

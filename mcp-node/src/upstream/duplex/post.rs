@@ -17,7 +17,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Session, way::Remote};
+use super::{Session, way::RemoteServer};
 use crate::access::Grant;
 
 /// How long the next message waits for the one before.
@@ -33,7 +33,7 @@ pub struct Poster {
 }
 
 struct Target {
-    remote: Arc<Remote>,
+    remote: Arc<RemoteServer>,
     /// Whose messages they are; `None` = the node's.
     grant: Option<Grant>,
     endpoint: Uri,
@@ -42,7 +42,7 @@ struct Target {
 
 impl Poster {
     pub fn new(
-        remote: Arc<Remote>,
+        remote: Arc<RemoteServer>,
         grant: Option<Grant>,
         endpoint: Uri,
         timeout: Duration,

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use mcp_node_core::{
     Refusal, billable,
     message::{Answer, IdKey, Message, read},
-    reply::{AnswerTo, Reply, Unasked, classify, read_unasked},
+    reply::{AnswerTo, ServerMessage, UnsolicitedMessage, classify, read_unasked},
     splice,
 };
 use parking_lot::Mutex;
@@ -22,7 +22,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    upstream::{ID_IN_USE, Piece, breaker::BreakerPermit},
+    upstream::{AnswerPiece, ID_IN_USE, breaker::BreakerPermit},
     wire::RequestId,
 };
 
@@ -35,7 +35,7 @@ pub const QUEUE: usize = 64;
 struct Waiting {
     number: u64,
     raw_id: String,
-    to: mpsc::Sender<Piece>,
+    to: mpsc::Sender<AnswerPiece>,
     takes_messages: bool,
     deadline: Instant,
     /// Raised when the client does not want the answer any more.
@@ -44,7 +44,7 @@ struct Waiting {
 
 /// What comes back for a request.
 pub struct Pieces {
-    pub pieces: mpsc::Receiver<Piece>,
+    pub pieces: mpsc::Receiver<AnswerPiece>,
     /// Raised when the client does not want the answer any more.
     pub cancelled: CancellationToken,
 }
@@ -198,7 +198,7 @@ impl Session {
         let waiting = self.routes.lock().waiting.remove(id);
         if let Some(waiting) = waiting {
             // Nobody may be listening; who does not read learns it from the closed channel.
-            drop(waiting.to.try_send(Piece::Refused(refusal.clone())));
+            drop(waiting.to.try_send(AnswerPiece::Refused(refusal.clone())));
         }
     }
 
@@ -210,12 +210,14 @@ impl Session {
     /// Takes one line of the server.
     pub async fn take_line(&self, line: Bytes) {
         match read_unasked(&line) {
-            Unasked::Answer(id, answer) => self.take_answer(&id, answer, line.clone()).await,
-            Unasked::Message if matches!(read(&line), Ok(Message::Answer { .. })) => {
+            UnsolicitedMessage::Answer(id, answer) => {
+                self.take_answer(&id, answer, line.clone()).await
+            }
+            UnsolicitedMessage::Message if matches!(read(&line), Ok(Message::Answer { .. })) => {
                 tracing::warn!("A server answered a request that it could not read");
             }
-            Unasked::Message => self.route(line.clone()).await,
-            Unasked::NoMessage | Unasked::Unclear => {
+            UnsolicitedMessage::Message => self.route(line.clone()).await,
+            UnsolicitedMessage::NoMessage | UnsolicitedMessage::Unclear => {
                 if !self.take_respelled(&line).await {
                     metrics::counter!("mcp_stdio_lines_unreadable_total").increment(1);
                     tracing::debug!("A server wrote a line that is no message");
@@ -232,7 +234,7 @@ impl Session {
         match waiting {
             Some(waiting) => {
                 let outcome = billable::outcome(answer);
-                drop(waiting.to.send(Piece::Answer(line, outcome)).await); // It was given up.
+                drop(waiting.to.send(AnswerPiece::Answer(line, outcome)).await); // It was given up.
             }
             None if self.take_respelled(&line).await => {}
             None => tracing::debug!("An answer came that nobody waits for"),
@@ -245,16 +247,16 @@ impl Session {
             let mut routes = self.routes.lock();
             let is_to = |id: &&IdKey| {
                 let to = AnswerTo::CallRespelled;
-                matches!(classify(line, id), Reply::Answer { to: found, .. } if found == to)
+                matches!(classify(line, id), ServerMessage::Answer { to: found, .. } if found == to)
             };
             let id = routes.waiting.keys().find(is_to).cloned();
             id.and_then(|id| Some((routes.waiting.remove(&id)?, id)))
         };
         let Some((waiting, id)) = found else { return false };
-        let Reply::Answer { answer, .. } = classify(line, &id) else { return false };
+        let ServerMessage::Answer { answer, .. } = classify(line, &id) else { return false };
         let Some(respelled) = splice::with_id(line, &waiting.raw_id) else { return false };
         let outcome = billable::outcome(answer);
-        drop(waiting.to.send(Piece::Answer(respelled.into(), outcome)).await); // It was given up.
+        drop(waiting.to.send(AnswerPiece::Answer(respelled.into(), outcome)).await); // It was given up.
         true
     }
 
@@ -263,9 +265,9 @@ impl Session {
         loop {
             let (request, stream) = self.target();
             message = if let Some(request) = request {
-                match request.send(Piece::Message(message)).await {
+                match request.send(AnswerPiece::Message(message)).await {
                     Ok(()) => return,
-                    Err(mpsc::error::SendError(Piece::Message(message))) => message,
+                    Err(mpsc::error::SendError(AnswerPiece::Message(message))) => message,
                     Err(_) => return,
                 }
             } else if let Some(stream) = stream {
@@ -279,7 +281,7 @@ impl Session {
         }
     }
 
-    fn target(&self) -> (Option<mpsc::Sender<Piece>>, Option<mpsc::Sender<Bytes>>) {
+    fn target(&self) -> (Option<mpsc::Sender<AnswerPiece>>, Option<mpsc::Sender<Bytes>>) {
         let routes = self.routes.lock();
         let open = |waiting: &&Waiting| waiting.takes_messages && !waiting.to.is_closed();
         let newest = routes.waiting.values().filter(open).max_by_key(|waiting| waiting.number);
@@ -330,7 +332,7 @@ impl Session {
         let all = std::mem::take(&mut self.routes.lock().waiting);
         for waiting in all.into_values() {
             // The closed channel says the same.
-            drop(waiting.to.try_send(Piece::Refused(Refusal::UpstreamUnreachable)));
+            drop(waiting.to.try_send(AnswerPiece::Refused(Refusal::UpstreamUnreachable)));
         }
         self.routes.lock().stream = None;
     }

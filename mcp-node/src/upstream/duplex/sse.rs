@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::{
     Session,
     post::Poster,
-    way::{Remote, on_one_line},
+    way::{RemoteServer, on_one_line},
 };
 use crate::{
     access::Grant,
@@ -36,7 +36,7 @@ impl SseConnection {
     /// # Errors
     /// The server cannot be reached, or speaks something else.
     pub async fn open(
-        remote: Arc<Remote>,
+        remote: Arc<RemoteServer>,
         grant: Option<&Grant>,
         settings: UpstreamSettings,
     ) -> Result<Self, Refusal> {

@@ -24,7 +24,7 @@ use crate::{
     call::{AnswerForm, End, Source, Step, outcome_of},
     clock,
     request::Inbound,
-    upstream::Piece,
+    upstream::AnswerPiece,
     wire::{RequestId, answer},
 };
 
@@ -32,11 +32,15 @@ use crate::{
 pub struct ChannelAnswer {
     session: Arc<Session>,
     id: RequestId,
-    pieces: mpsc::Receiver<Piece>,
+    pieces: mpsc::Receiver<AnswerPiece>,
 }
 
 impl ChannelAnswer {
-    pub fn new(session: &Arc<Session>, id: &RequestId, pieces: mpsc::Receiver<Piece>) -> Self {
+    pub fn new(
+        session: &Arc<Session>,
+        id: &RequestId,
+        pieces: mpsc::Receiver<AnswerPiece>,
+    ) -> Self {
         Self { session: session.clone(), id: id.clone(), pieces }
     }
 }
@@ -44,8 +48,8 @@ impl ChannelAnswer {
 impl Source for ChannelAnswer {
     async fn next(&mut self) -> Step {
         match self.pieces.recv().await {
-            Some(Piece::Message(message)) => Step::Message(message),
-            Some(Piece::Answer(message, outcome)) => {
+            Some(AnswerPiece::Message(message)) => Step::Message(message),
+            Some(AnswerPiece::Answer(message, outcome)) => {
                 // Clients of these sessions know no `resultType`.
                 let outcome = match read(&message) {
                     Ok(Message::Answer { answer, .. }) => billable::outcome_with_sessions(answer),
@@ -54,7 +58,7 @@ impl Source for ChannelAnswer {
                 let form = AnswerForm::Message(StatusCode::OK, message.clone());
                 Step::Answer { outcome, message, envelope: Envelope::Unchecked, form }
             }
-            Some(Piece::Refused(refusal)) => Step::Failed(outcome_of(&refusal), refusal),
+            Some(AnswerPiece::Refused(refusal)) => Step::Failed(outcome_of(&refusal), refusal),
             None => Step::Failed(Outcome::UpstreamError, Refusal::UpstreamUnreachable),
         }
     }
@@ -87,13 +91,15 @@ pub fn own_stream(
 
 /// The pieces of the answer to `initialize`: JSON if the answer comes first, else a stream. Also says whether the request
 /// was (or may yet be) answered with a result.
-pub async fn answered(id: &RequestId, mut pieces: mpsc::Receiver<Piece>) -> (Response, bool) {
+pub async fn answered(id: &RequestId, mut pieces: mpsc::Receiver<AnswerPiece>) -> (Response, bool) {
     let first = match pieces.recv().await {
-        Some(Piece::Answer(line, outcome)) => {
+        Some(AnswerPiece::Answer(line, outcome)) => {
             let response = answer::json(StatusCode::OK, line);
             return (response, outcome != Outcome::ProtocolError);
         }
-        Some(Piece::Refused(refusal)) => return (answer::refuse(&refusal, Some(&id.raw)), false),
+        Some(AnswerPiece::Refused(refusal)) => {
+            return (answer::refuse(&refusal, Some(&id.raw)), false);
+        }
         None => return (answer::refuse(&Refusal::UpstreamUnreachable, Some(&id.raw)), false),
         Some(first) => first,
     };
@@ -101,7 +107,7 @@ pub async fn answered(id: &RequestId, mut pieces: mpsc::Receiver<Piece>) -> (Res
     let rest = stream::unfold(Some(pieces), |pieces| async {
         let mut pieces = pieces?;
         let piece = pieces.recv().await?;
-        let more = matches!(piece, Piece::Message(_));
+        let more = matches!(piece, AnswerPiece::Message(_));
         Some((piece, more.then_some(pieces)))
     });
     let pieces = stream::once(async { first }).chain(rest);
@@ -109,10 +115,10 @@ pub async fn answered(id: &RequestId, mut pieces: mpsc::Receiver<Piece>) -> (Res
     (answer::events(Body::from_stream(frames)), true)
 }
 
-fn frame(piece: Piece, raw_id: &str) -> Bytes {
+fn frame(piece: AnswerPiece, raw_id: &str) -> Bytes {
     match piece {
-        Piece::Message(line) | Piece::Answer(line, _) => answer::event(&line).into(),
-        Piece::Refused(refusal) => {
+        AnswerPiece::Message(line) | AnswerPiece::Answer(line, _) => answer::event(&line).into(),
+        AnswerPiece::Refused(refusal) => {
             answer::event(&answer::error(&refusal, Some(raw_id), clock::wall())).into()
         }
     }

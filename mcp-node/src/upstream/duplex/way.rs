@@ -13,15 +13,15 @@ use crate::{
     access::Grant,
     upstream::{
         UpstreamHeaders, UpstreamSettings,
-        http::transport::{Answered, Transport as Http},
+        http::transport::{ResponseBody, Transport as Http},
         stdio::{self, ServerCommand, Started},
     },
 };
 
 /// The way to a server.
-pub enum Way {
+pub enum ChannelTarget {
     Child(ServerCommand),
-    Remote(Arc<Remote>),
+    RemoteServer(Arc<RemoteServer>),
 }
 
 /// What a server elsewhere speaks.
@@ -33,7 +33,7 @@ pub enum Transport {
 }
 
 /// A server elsewhere, to which each session has a connection.
-pub struct Remote {
+pub struct RemoteServer {
     /// Of the stream, or the socket; `http` or `https`, or `ws` or `wss`.
     pub url: Uri,
     transport: Transport,
@@ -41,7 +41,7 @@ pub struct Remote {
     http: Http,
 }
 
-impl Remote {
+impl RemoteServer {
     /// A server at `url`; `connect_timeout` = how long a connection may take to come about, `stamp` = what it is told
     /// beside the clients' messages.
     #[must_use]
@@ -73,7 +73,7 @@ impl Remote {
     pub async fn send(
         &self,
         request: Request<Full<Bytes>>,
-    ) -> Result<axum::http::Response<Answered>, Refusal> {
+    ) -> Result<axum::http::Response<ResponseBody>, Refusal> {
         self.http.send(request).await.map_err(|error| {
             metrics::counter!("mcp_upstream_errors_total").increment(1);
             let error = &error as &dyn std::error::Error;
@@ -84,13 +84,13 @@ impl Remote {
 }
 
 /// A channel that is open.
-pub enum Opened {
+pub enum OpenedChannel {
     Child(Box<Started>),
     Sse(Box<SseConnection>),
     WebSocket(Box<SocketConnection>),
 }
 
-impl Way {
+impl ChannelTarget {
     /// Opens a channel for a caller; `None` = for the node itself.
     ///
     /// # Errors
@@ -99,7 +99,7 @@ impl Way {
         &self,
         grant: Option<&Grant>,
         settings: &UpstreamSettings,
-    ) -> Result<Opened, Refusal> {
+    ) -> Result<OpenedChannel, Refusal> {
         match self {
             Self::Child(command) => {
                 let started = command.start().await.map_err(|error| {
@@ -108,15 +108,15 @@ impl Way {
                     Refusal::UpstreamUnreachable
                 })?;
                 metrics::counter!("mcp_child_starts_total").increment(1);
-                Ok(Opened::Child(Box::new(started)))
+                Ok(OpenedChannel::Child(Box::new(started)))
             }
-            Self::Remote(remote) => {
+            Self::RemoteServer(remote) => {
                 let opening = async {
                     Ok::<_, Refusal>(match remote.transport {
-                        Transport::Sse => Opened::Sse(Box::new(
+                        Transport::Sse => OpenedChannel::Sse(Box::new(
                             SseConnection::open(remote.clone(), grant, *settings).await?,
                         )),
-                        Transport::WebSocket => Opened::WebSocket(Box::new(
+                        Transport::WebSocket => OpenedChannel::WebSocket(Box::new(
                             SocketConnection::open(remote, grant, settings.max_answer_bytes)
                                 .await?,
                         )),
@@ -129,7 +129,7 @@ impl Way {
     }
 }
 
-impl Opened {
+impl OpenedChannel {
     /// The child's process group.
     pub fn group(&self) -> Option<u32> {
         match self {

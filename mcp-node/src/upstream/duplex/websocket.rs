@@ -32,7 +32,7 @@ use tokio_tungstenite::{
 
 use super::{
     Session,
-    way::{Remote, on_one_line},
+    way::{RemoteServer, on_one_line},
 };
 use crate::{
     access::Grant,
@@ -58,7 +58,7 @@ impl SocketConnection {
     /// # Errors
     /// The server cannot be reached, or speaks something else.
     pub async fn open(
-        remote: &Remote,
+        remote: &RemoteServer,
         grant: Option<&Grant>,
         max_bytes: usize,
     ) -> Result<Self, Refusal> {

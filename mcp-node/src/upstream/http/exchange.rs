@@ -14,19 +14,19 @@ use http_body_util::Full;
 use mcp_node_core::{
     Refusal, billable,
     message::{Answer, IdKey},
-    reply::{self, AnswerTo, Reply, classify},
+    reply::{self, AnswerTo, ServerMessage, classify},
     sse,
 };
 use schemas::Outcome;
 
 use super::{
     super::breaker::BreakerPermit,
-    Answered, HttpUpstream, NoResponse, headers,
+    HttpUpstream, NoResponse, ResponseBody, headers,
     link::Events,
     sessions::{InUse, Session},
 };
 use crate::{
-    call::{AnswerForm, End, InFlightCall, Source, Step, Verdict},
+    call::{AnswerForm, DeliveryDecision, End, InFlightCall, Source, Step},
     wire::{RequestId, frames::is_events},
 };
 
@@ -117,7 +117,7 @@ impl Exchange {
     }
 
     /// An answer in one piece.
-    async fn whole(&mut self, head: Parts, body: Answered) -> Step {
+    async fn whole(&mut self, head: Parts, body: ResponseBody) -> Step {
         let body = match self.upstream.whole(body).await {
             Ok(body) => body,
             Err(refusal) => {
@@ -128,7 +128,7 @@ impl Exchange {
         };
         let body = without_mark(body);
         let reply = classify(&body, &self.id.key);
-        let is_mcp = matches!(reply, Reply::Answer { .. });
+        let is_mcp = matches!(reply, ServerMessage::Answer { .. });
         if head.status.is_server_error() && !is_mcp {
             self.passage.failed();
         } else {
@@ -139,7 +139,7 @@ impl Exchange {
             checked.err().map(|refusal| Step::Failed(Outcome::UpstreamError, refusal))
         };
         let (to, answer, envelope) = match reply {
-            Reply::Answer {
+            ServerMessage::Answer {
                 to: to @ (AnswerTo::Call | AnswerTo::CallRespelled | AnswerTo::Nobody),
                 answer,
                 envelope,
@@ -233,19 +233,21 @@ impl Exchange {
             return Step::Frame(sse::without_data(&frame).into());
         }
         match classify(&data, &self.id.key) {
-            Reply::Message => {
+            ServerMessage::Message => {
                 drop(data);
                 Step::Frame(sse::normal(frame))
             }
-            Reply::NoMessage => Step::Frame(sse::without_data(&frame).into()),
-            Reply::Answer { to: AnswerTo::Other(_), .. } | Reply::Unclear if self.answered => {
+            ServerMessage::NoMessage => Step::Frame(sse::without_data(&frame).into()),
+            ServerMessage::Answer { to: AnswerTo::Other(_), .. } | ServerMessage::Unclear
+                if self.answered =>
+            {
                 Step::End
             }
-            Reply::Answer {
+            ServerMessage::Answer {
                 to: AnswerTo::Call | AnswerTo::CallRespelled | AnswerTo::Nobody,
                 ..
             } if self.answered => Step::Frame(sse::without_data(&frame).into()),
-            Reply::Answer {
+            ServerMessage::Answer {
                 to: to @ (AnswerTo::Call | AnswerTo::CallRespelled | AnswerTo::Nobody),
                 answer,
                 envelope,
@@ -259,25 +261,32 @@ impl Exchange {
                 let message = self.addressed(&to, message);
                 Step::Answer { outcome, message, envelope, form: AnswerForm::Frame(frame) }
             }
-            Reply::Answer { to: AnswerTo::Other(id), answer, .. } => {
+            ServerMessage::Answer { to: AnswerTo::Other(id), answer, .. } => {
                 match self.of_another(&id, answer, &data) {
-                    Ok(Verdict::Deliver) => {
+                    Ok(DeliveryDecision::Deliver) => {
                         drop(data);
                         Step::Frame(sse::normal(frame))
                     }
-                    Ok(Verdict::Again | Verdict::Withhold) => self.cut("an answer to nobody"),
+                    Ok(DeliveryDecision::Again | DeliveryDecision::Withhold) => {
+                        self.cut("an answer to nobody")
+                    }
                     Err(refusal) => Step::Failed(Outcome::UpstreamError, refusal),
                 }
             }
-            Reply::Unclear => self.cut("a message that cannot be read"),
+            ServerMessage::Unclear => self.cut("a message that cannot be read"),
         }
     }
 
     /// An answer to another request of the session.
-    fn of_another(&self, id: &IdKey, answer: Answer<'_>, data: &[u8]) -> Result<Verdict, Refusal> {
+    fn of_another(
+        &self,
+        id: &IdKey,
+        answer: Answer<'_>,
+        data: &[u8],
+    ) -> Result<DeliveryDecision, Refusal> {
         match &self.session {
             Some(session) => session.answered(id, answer, data),
-            None => Ok(Verdict::Withhold),
+            None => Ok(DeliveryDecision::Withhold),
         }
     }
 

@@ -6,18 +6,18 @@ use http_body_util::Full;
 use mcp_node_core::{
     Refusal, billable,
     message::{IdKey, Message, read},
-    reply::{AnswerTo, Reply, classify},
+    reply::{AnswerTo, ServerMessage, classify},
     sse,
 };
 use schemas::KeyId;
 use tokio::sync::mpsc;
 
-use super::{Answered, HttpUpstream, exchange::without_mark, headers};
+use super::{HttpUpstream, ResponseBody, exchange::without_mark, headers};
 use crate::{
     access::Grant,
     call::client::FRAMES,
-    traces::Traced,
-    upstream::Piece,
+    traces::RequestTrace,
+    upstream::AnswerPiece,
     wire::{
         SESSION, VERSION,
         frames::{Frames, is_events},
@@ -33,7 +33,7 @@ pub struct HttpLink {
     /// For whom it is used; `None` = the node itself.
     grant: Option<Grant>,
     /// For which request of a client.
-    traced: Traced,
+    traced: RequestTrace,
 }
 
 impl HttpLink {
@@ -42,7 +42,7 @@ impl HttpLink {
         let version = HeaderValue::from_str(version).ok();
         let headers = version.map(|version| (HeaderName::from_static(VERSION), version));
         let headers = headers.into_iter().collect();
-        let traced = Traced::default();
+        let traced = RequestTrace::default();
         Self { upstream: upstream.clone(), headers, grant: grant.cloned(), traced }
     }
 
@@ -52,7 +52,7 @@ impl HttpLink {
         initialize: Bytes,
         grant: Option<&Grant>,
     ) -> Result<(Self, Bytes), Refusal> {
-        let (headers, traced) = (vec![], Traced::default());
+        let (headers, traced) = (vec![], RequestTrace::default());
         let bare = Self { upstream: upstream.clone(), headers, grant: grant.cloned(), traced };
         let response =
             upstream.send(bare.request(Method::POST, initialize, &[]), bare.key()).await?;
@@ -68,7 +68,7 @@ impl HttpLink {
     }
 
     /// The same way, used for one request of a client.
-    pub fn within(&self, traced: &Traced) -> Self {
+    pub fn within(&self, traced: &RequestTrace) -> Self {
         Self { traced: traced.clone(), ..self.clone() }
     }
 
@@ -110,7 +110,7 @@ impl HttpLink {
         id: IdKey,
         body: Bytes,
         more: &[(HeaderName, HeaderValue)],
-    ) -> mpsc::Receiver<Piece> {
+    ) -> mpsc::Receiver<AnswerPiece> {
         let (to, pieces) = mpsc::channel(FRAMES);
         let (upstream, request) = (self.upstream.clone(), self.request(Method::POST, body, more));
         let key = self.key();
@@ -173,44 +173,44 @@ impl HttpUpstream {
         key: Option<KeyId>,
         id: &IdKey,
         in_session: bool,
-        to: &mpsc::Sender<Piece>,
-    ) -> Piece {
+        to: &mpsc::Sender<AnswerPiece>,
+    ) -> AnswerPiece {
         let response = match self.send(request, key).await {
             Ok(response) => response,
-            Err(refusal) => return Piece::Refused(refusal),
+            Err(refusal) => return AnswerPiece::Refused(refusal),
         };
         let status = response.status();
         if status == StatusCode::NOT_FOUND && in_session {
-            return Piece::Refused(Refusal::SessionNotFound);
+            return AnswerPiece::Refused(Refusal::SessionNotFound);
         }
         if !is_events(response.headers()) {
             return match self.whole(response.into_body()).await {
                 Ok(body) => last(without_mark(body), id),
-                Err(refusal) => Piece::Refused(refusal),
+                Err(refusal) => AnswerPiece::Refused(refusal),
             };
         }
         let mut events = self.events(response.into_body());
         loop {
             match events.next_message().await {
                 Ok(Some(data)) => match classify(&data, id) {
-                    Reply::Message => drop(to.send(Piece::Message(data)).await), // Whoever asked may be gone.
-                    Reply::NoMessage => {}
-                    Reply::Answer { .. } | Reply::Unclear => return last(data, id),
+                    ServerMessage::Message => drop(to.send(AnswerPiece::Message(data)).await), // Whoever asked may be gone.
+                    ServerMessage::NoMessage => {}
+                    ServerMessage::Answer { .. } | ServerMessage::Unclear => return last(data, id),
                 },
-                Ok(None) => return Piece::Refused(Refusal::UpstreamInvalid),
-                Err(refusal) => return Piece::Refused(refusal),
+                Ok(None) => return AnswerPiece::Refused(Refusal::UpstreamInvalid),
+                Err(refusal) => return AnswerPiece::Refused(refusal),
             }
         }
     }
 
-    pub(super) fn events(&self, body: Answered) -> Events {
+    pub(super) fn events(&self, body: ResponseBody) -> Events {
         Events { frames: Frames::of(body, self.shared.settings.max_answer_bytes) }
     }
 
     /// The one message of an answer, be it JSON or a stream.
     pub(super) async fn message(
         &self,
-        response: axum::http::Response<Answered>,
+        response: axum::http::Response<ResponseBody>,
     ) -> Result<Bytes, Refusal> {
         if !is_events(response.headers()) {
             return self.whole(response.into_body()).await.map(without_mark);
@@ -227,7 +227,7 @@ impl HttpUpstream {
 
 /// The events of one stream of the server.
 pub(super) struct Events {
-    frames: Frames<Answered>,
+    frames: Frames<ResponseBody>,
 }
 
 impl Events {
@@ -258,18 +258,18 @@ impl Events {
 }
 
 /// The answer in `message`. Its id is the node's own: whoever takes it puts the client's in its place.
-fn last(message: Bytes, id: &IdKey) -> Piece {
+fn last(message: Bytes, id: &IdKey) -> AnswerPiece {
     match classify(&message, id) {
-        Reply::Answer { to: AnswerTo::Other(_), .. }
-        | Reply::Message
-        | Reply::NoMessage
-        | Reply::Unclear => {
+        ServerMessage::Answer { to: AnswerTo::Other(_), .. }
+        | ServerMessage::Message
+        | ServerMessage::NoMessage
+        | ServerMessage::Unclear => {
             metrics::counter!("mcp_answers_withheld_total").increment(1);
-            Piece::Refused(Refusal::UpstreamInvalid)
+            AnswerPiece::Refused(Refusal::UpstreamInvalid)
         }
-        Reply::Answer { answer, .. } => {
+        ServerMessage::Answer { answer, .. } => {
             let outcome = billable::outcome(answer);
-            Piece::Answer(message, outcome)
+            AnswerPiece::Answer(message, outcome)
         }
     }
 }

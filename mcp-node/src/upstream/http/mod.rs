@@ -23,7 +23,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use mcp_node_core::{
     Refusal,
     message::{Message, read},
-    reply::{Unasked, read_unasked},
+    reply::{UnsolicitedMessage, read_unasked},
     sse,
 };
 use runtime::http::HttpError;
@@ -32,7 +32,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::link::HttpLink;
-pub use self::transport::{Answered, Local};
+pub use self::transport::{Local, ResponseBody};
 use self::{
     exchange::Exchange,
     link::Events,
@@ -46,7 +46,8 @@ use super::{
 };
 use crate::{
     call::{
-        ClientEnd, Driver, InFlightCall, Owed, QuotaHints, TaskPoll, Tasks, Verdict,
+        ClientEnd, DeliveryDecision, Driver, InFlightCall, PendingRecord, QuotaHints, TaskPoll,
+        Tasks,
         client::{self, FRAMES},
     },
     request::{Inbound, Kind, Post},
@@ -176,7 +177,7 @@ impl HttpUpstream {
         post.traced.put(request.headers_mut());
         let (client, response) = ClientEnd::new(hints);
         let modern = post.inbound.is_modern();
-        let (owed, call) = (Owed::Call(call.clone()), Some(call));
+        let (owed, call) = (PendingRecord::Call(call.clone()), Some(call));
         let source = Exchange::new(self, session, id.clone(), call, passage, request, modern);
         let deadline = Instant::now() + self.shared.settings.request_timeout;
         let cancelled = CancellationToken::new(); // A server of the old era may still answer.
@@ -199,7 +200,7 @@ impl HttpUpstream {
         let (client, response) = ClientEnd::new(QuotaHints::default());
         let modern = post.inbound.is_modern();
         let source = Exchange::new(self, session, id.clone(), None, passage, request, modern);
-        let (owed, cancelled) = (Owed::Task(poll), CancellationToken::new());
+        let (owed, cancelled) = (PendingRecord::Task(poll), CancellationToken::new());
         let deadline = Instant::now() + YEAR;
         let driver = Driver { owed, id, client, source, gone_cancels: true, cancelled, deadline };
         let stopping = self.shared.stopping.clone();
@@ -281,7 +282,7 @@ impl HttpUpstream {
         &self,
         request: Request<Full<Bytes>>,
         key: Option<KeyId>,
-    ) -> Result<Response<Answered>, Refusal> {
+    ) -> Result<Response<ResponseBody>, Refusal> {
         let mut passage = self.shared.breaker.enter(key)?;
         let sent = self.send_on(request).await;
         match &sent {
@@ -298,7 +299,7 @@ impl HttpUpstream {
     async fn send_on(
         &self,
         request: Request<Full<Bytes>>,
-    ) -> Result<Response<Answered>, NoResponse> {
+    ) -> Result<Response<ResponseBody>, NoResponse> {
         let again = self.shared.address.copy(&request);
         let sent = async {
             let response = self.shared.transport.send(request).await?;
@@ -318,7 +319,7 @@ impl HttpUpstream {
     /// Hands an answer that is not counted to the client: as it is, unless it is none of the client's business.
     async fn hand_on(
         &self,
-        response: Response<Answered>,
+        response: Response<ResponseBody>,
         session: Option<&Arc<Session>>,
     ) -> Result<Response, Refusal> {
         let (head, body) = response.into_parts();
@@ -366,7 +367,7 @@ impl HttpUpstream {
     }
 
     /// All of a body, within its limit.
-    async fn whole(&self, body: Answered) -> Result<Bytes, Refusal> {
+    async fn whole(&self, body: ResponseBody) -> Result<Bytes, Refusal> {
         let whole = Limited::new(body, self.shared.settings.max_answer_bytes).collect().await;
         whole.map(http_body_util::Collected::to_bytes).map_err(|error| {
             tracing::warn!(%error, "The upstream's answer broke off, or is too large");
@@ -457,15 +458,18 @@ fn passable(frame: Bytes, session: Option<&Session>, resumed: bool) -> Result<By
         return Ok(sse::normal(frame));
     };
     let verdict = match (session, read_unasked(&data)) {
-        _ if !sse::is_message(&frame) => Verdict::Withhold,
-        (_, Unasked::Message) => Verdict::Deliver,
-        (Some(session), Unasked::Answer(id, answer)) => session.answered(&id, answer, &data)?,
-        (None, Unasked::Answer(..)) | (_, Unasked::NoMessage | Unasked::Unclear) => {
-            Verdict::Withhold
+        _ if !sse::is_message(&frame) => DeliveryDecision::Withhold,
+        (_, UnsolicitedMessage::Message) => DeliveryDecision::Deliver,
+        (Some(session), UnsolicitedMessage::Answer(id, answer)) => {
+            session.answered(&id, answer, &data)?
+        }
+        (None, UnsolicitedMessage::Answer(..))
+        | (_, UnsolicitedMessage::NoMessage | UnsolicitedMessage::Unclear) => {
+            DeliveryDecision::Withhold
         }
     };
     drop(data);
-    if verdict == Verdict::Deliver || (verdict == Verdict::Again && resumed) {
+    if verdict == DeliveryDecision::Deliver || (verdict == DeliveryDecision::Again && resumed) {
         return Ok(sse::normal(frame));
     }
     metrics::counter!("mcp_answers_withheld_total").increment(1);

@@ -22,7 +22,7 @@ use schemas::KeyId;
 use tokio::time::Instant;
 
 use crate::{
-    call::{InFlightCall, Verdict, in_flight::digest},
+    call::{DeliveryDecision, InFlightCall, in_flight::digest},
     request::Inbound,
     upstream::{ID_IN_USE, UpstreamSettings},
 };
@@ -118,7 +118,7 @@ impl Session {
         id: &IdKey,
         answer: Answer<'_>,
         message: &[u8],
-    ) -> Result<Verdict, Refusal> {
+    ) -> Result<DeliveryDecision, Refusal> {
         let call = self.requests.lock().calls.get(id).cloned();
         if let Some(call) = call {
             let settled = call.settle_as(billable::outcome(answer), message);
@@ -128,9 +128,9 @@ impl Session {
         let again = requests.recorded.get(id).is_some_and(|known| *known == digest(message));
         let free = requests.unanswered.len() < MAX_UNANSWERED && requests.free.get(id).is_some();
         Ok(match (free, again) {
-            (true, _) => Verdict::Deliver,
-            (false, true) => Verdict::Again,
-            (false, false) => Verdict::Withhold,
+            (true, _) => DeliveryDecision::Deliver,
+            (false, true) => DeliveryDecision::Again,
+            (false, false) => DeliveryDecision::Withhold,
         })
     }
 

@@ -45,11 +45,11 @@ impl Transport {
     pub async fn send(
         &self,
         request: Request<Full<Bytes>>,
-    ) -> Result<Response<Answered>, HttpError> {
+    ) -> Result<Response<ResponseBody>, HttpError> {
         match self {
             Self::Net(pools) => {
                 let pool = &pools[lanes::current().unwrap_or(pools.len() - 1)];
-                Ok(pool.send_streaming(request).await?.map(Answered::Net))
+                Ok(pool.send_streaming(request).await?.map(ResponseBody::Net))
             }
             Self::Local(service) => {
                 let mut request = request.map(Body::new);
@@ -59,7 +59,7 @@ impl Transport {
                     request.headers_mut().insert(HOST, host);
                 }
                 match service.clone().oneshot(request).await {
-                    Ok(response) => Ok(response.map(Answered::Local)),
+                    Ok(response) => Ok(response.map(ResponseBody::Local)),
                     Err(never) => match never {},
                 }
             }
@@ -68,12 +68,12 @@ impl Transport {
 }
 
 /// The body of an answer.
-pub enum Answered {
+pub enum ResponseBody {
     Net(Incoming),
     Local(Body),
 }
 
-impl http_body::Body for Answered {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 
