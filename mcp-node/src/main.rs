@@ -7,7 +7,7 @@ mod config;
 mod reload;
 mod servers;
 
-use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
+use std::{error::Error, ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
 use axum::http::HeaderName;
 use clap::Parser;
@@ -31,7 +31,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    config::{Config, Flags},
+    config::{Config, Settings},
     reload::Reload,
     servers::Servers,
 };
@@ -45,8 +45,9 @@ static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let flags = Flags::parse();
-    let config = match Config::read(flags.clone()) {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    Settings::parse_from(&args); // Help, the version, and what is no flag at all.
+    let config = match Config::read(&args) {
         Ok(config) => config,
         Err(error) => {
             telemetry::init("mcp-node");
@@ -55,10 +56,10 @@ async fn main() -> ExitCode {
         }
     };
     telemetry::init_at("mcp-node", config.log_level, config.log_format.as_deref());
-    if !config.strangers.is_empty() {
-        tracing::warn!(variables = ?config.strangers, "These variables are no settings of this program");
+    if !config.unknown_variables.is_empty() {
+        tracing::warn!(variables = ?config.unknown_variables, "These variables are no settings of this program");
     }
-    match run(flags, config).await {
+    match run(args, config).await {
         Ok(code) => code,
         Err(error) => {
             tracing::error!(error = &*error, "Cannot go on");
@@ -67,7 +68,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
+async fn run(args: Vec<OsString>, config: Config) -> Result<ExitCode, Box<dyn Error>> {
     let stop = shutdown::token()?;
     let health = Health::default();
     health.wait_for("node", "starting");
@@ -116,7 +117,7 @@ async fn run(flags: Flags, config: Config) -> Result<ExitCode, Box<dyn Error>> {
     };
     door.set(opened);
     let doorway = door.clone();
-    let changing = Reload { flags, door, servers, tls, closing: closing.clone() };
+    let changing = Reload { args, door, servers, tls, closing: closing.clone() };
     let changing = tokio::spawn(changing.run(hangups, closing.clone().cancelled_owned()));
     health.ready("node");
     let watching = tokio::spawn(watch_health(node.meter().clone(), health.clone()));

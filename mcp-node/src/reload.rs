@@ -3,7 +3,7 @@
 //! New requests meet the new door; those that run keep the one before to their end. What needs another socket, spool or
 //! connection (where to listen, NATS, the spool, spans, our own tokens) waits for a restart.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, ffi::OsString, sync::Arc};
 
 use mcp_node::http::{DoorSettings, GatewayState, SharedGateway, Tls};
 use runtime::telemetry;
@@ -11,13 +11,14 @@ use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Config, ConfigError, Flags},
+    config::{Config, ConfigError},
     servers::Servers,
 };
 
 /// What is changed.
 pub struct Reload {
-    pub flags: Flags,
+    /// The command line.
+    pub args: Vec<OsString>,
     pub door: SharedGateway,
     pub servers: Servers,
     pub tls: Option<Arc<Tls>>,
@@ -64,7 +65,7 @@ impl Reload {
 
     /// Puts a new door in the place of the one that there is, and returns the servers behind that.
     fn read_settings(&mut self) -> Result<Servers, ConfigError> {
-        let config = Config::read(self.flags.clone())?;
+        let config = Config::read(&self.args)?;
         telemetry::set_level(config.log_level);
         let servers = self.servers.changed(&config);
         if let Some(before) = self.door.get() {

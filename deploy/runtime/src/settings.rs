@@ -4,7 +4,6 @@ use std::{fmt, path::Path};
 
 use figment::{
     Figment,
-    error::Kind,
     providers::{Env, Format, Toml},
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -25,49 +24,16 @@ pub fn load<T: DeserializeOwned>(
     file: Option<&Path>,
     prefix: &str,
 ) -> Result<T, SettingsError> {
-    let all = layers(defaults, file).merge(Env::prefixed(prefix));
-    all.extract().map_err(|error| SettingsError(Box::new(error)))
-}
-
-/// What is said before the environment speaks.
-fn layers(defaults: &str, file: Option<&Path>) -> Figment {
-    let layers = Figment::from(Toml::string(defaults));
-    match file {
-        Some(file) => layers.merge(Toml::file_exact(file)),
-        None => layers,
+    let mut all = Figment::from(Toml::string(defaults));
+    if let Some(file) = file {
+        all = all.merge(Toml::file_exact(file));
     }
+    Ok(all.merge(Env::prefixed(prefix)).extract()?)
 }
 
-/// As [`load`], for a prefix that other programs' variables begin with too: those that mean nothing here are passed over,
-/// and named in what is returned, so that a typing error shows. In the file they are refused.
-///
-/// # Errors
-/// As for [`load`].
-pub fn load_beside_others<T: DeserializeOwned>(
-    defaults: &str,
-    file: Option<&Path>,
-    prefix: &str,
-) -> Result<(T, Vec<String>), SettingsError> {
-    let layers = layers(defaults, file);
-    let mut others: Vec<String> = vec![];
-    loop {
-        let ours =
-            Env::prefixed(prefix).ignore(&others.iter().map(String::as_str).collect::<Vec<_>>());
-        let error = match layers.clone().merge(ours).extract() {
-            Ok(settings) => {
-                let names = others.iter().map(|name| format!("{prefix}{}", name.to_uppercase()));
-                return Ok((settings, names.collect()));
-            }
-            Err(error) => error,
-        };
-        let from_env =
-            error.metadata.as_ref().is_some_and(|from| from.name.contains("environment variable"));
-        match &error.kind {
-            Kind::UnknownField(name, _) if from_env && !others.contains(name) => {
-                others.push(name.clone());
-            }
-            _ => return Err(SettingsError(Box::new(error))),
-        }
+impl From<figment::Error> for SettingsError {
+    fn from(error: figment::Error) -> Self {
+        Self(Box::new(error))
     }
 }
 
@@ -93,6 +59,14 @@ impl Secret {
     #[must_use]
     pub fn is_blank(&self) -> bool {
         self.0.trim().is_empty()
+    }
+}
+
+impl std::str::FromStr for Secret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
     }
 }
 

@@ -10,12 +10,12 @@ use runtime::settings::load;
 use schemas::{MeterName, RateLimits};
 use serde::Deserialize;
 
-use super::{ConfigError, File};
+use super::{ConfigError, Settings, Tables, settings::RefuseAs};
 
 /// A meter besides `tool_calls`, as the file has it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Meter {
+pub struct Meter {
     name: MeterName,
     /// A JSON pointer into the result, or `bytes_in`, `bytes_out`, `duration_ms`.
     from: String,
@@ -32,36 +32,19 @@ pub(super) struct Meter {
 ///
 /// # Errors
 /// Names the first that is out of its range.
-pub(super) fn read(file: &File) -> Result<MeterSettings, ConfigError> {
-    let (per_minute, burst) = (file.tenant_per_minute, file.tenant_burst);
-    let tenant = bound(per_minute, burst, file.tenant_concurrent);
-    let (per_minute, burst) = (file.connection_per_minute, file.connection_burst);
-    let connection = bound(per_minute, burst, file.connection_concurrent);
+pub(super) fn read(settings: &Settings, tables: &Tables) -> Result<MeterSettings, ConfigError> {
+    let (per_minute, burst) = (settings.tenant_per_minute, settings.tenant_burst);
+    let tenant = bound(per_minute, burst, settings.tenant_concurrent);
+    let (per_minute, burst) = (settings.connection_per_minute, settings.connection_burst);
+    let connection = bound(per_minute, burst, settings.connection_concurrent);
     Ok(MeterSettings {
-        quota_meta: one_of("quota_meta", &file.quota_meta, ["off", "on"], "on or off")?,
-        refuse_by_results: {
-            let forms = ["error", "result"];
-            one_of("refuse_as", &file.refuse_as, forms, "error or result")?
-        },
-        metering: metering(file)?,
+        quota_meta: settings.quota_meta.0,
+        refuse_by_results: settings.refuse_as == RefuseAs::Result,
+        metering: metering(settings, tables)?,
         tenant,
         connection,
-        backoff: backoff(file)?,
+        backoff: backoff(settings),
     })
-}
-
-/// Whether it is the second of two words.
-fn one_of(
-    name: &'static str,
-    text: &str,
-    [no, yes]: [&str; 2],
-    range: &'static str,
-) -> Result<bool, ConfigError> {
-    if text == yes {
-        Ok(true)
-    } else {
-        (text == no).then_some(false).ok_or(ConfigError::Range(name, range))
-    }
 }
 
 /// A bound on calls; `None` = nothing bounds them. A burst that is not said is what comes in ten seconds.
@@ -76,27 +59,17 @@ fn bound(per_minute: u32, burst: u32, concurrent: u32) -> Option<RateLimits> {
     any.then_some(RateLimits { per_minute, burst, concurrent })
 }
 
-fn backoff(file: &File) -> Result<Backoff, ConfigError> {
-    const DAY: u64 = 86_400_000;
-    let ranges = [
-        ("backoff_window_ms", (1_000..=DAY).contains(&file.backoff_window_ms), "1 s to a day"),
-        ("backoff_steps", file.backoff_steps <= 16, "at most 16"),
-        ("backoff_most_ms", (1_000..=DAY).contains(&file.backoff_most_ms), "1 s to a day"),
-        ("block_ms", (1_000..=DAY).contains(&file.block_ms), "1 s to a day"),
-    ];
-    if let Some((name, _, range)) = ranges.into_iter().find(|(_, within, _)| !within) {
-        return Err(ConfigError::Range(name, range));
+fn backoff(settings: &Settings) -> Backoff {
+    Backoff {
+        after: settings.backoff_after,
+        window_ms: settings.backoff_window_ms,
+        steps: settings.backoff_steps,
+        max_ms: settings.backoff_most_ms,
+        block_ms: settings.block_ms,
     }
-    Ok(Backoff {
-        after: file.backoff_after,
-        window_ms: file.backoff_window_ms,
-        steps: file.backoff_steps,
-        max_ms: file.backoff_most_ms,
-        block_ms: file.block_ms,
-    })
 }
 
-fn metering(file: &File) -> Result<Metering, ConfigError> {
+fn metering(settings: &Settings, tables: &Tables) -> Result<Metering, ConfigError> {
     let glob =
         |text: &String| Glob::parse(text).ok_or_else(|| ConfigError::NotMetered(text.clone()));
     let extra = |meter: &Meter| {
@@ -107,10 +80,10 @@ fn metering(file: &File) -> Result<Metering, ConfigError> {
         let cancelled = meter.cancelled.as_deref().map_or(Ok(Cancelled::default()), cancelled)?;
         Ok(ExtraMeter { name, from, tools, reserve, cancelled })
     };
-    let meters = file.meter.iter().map(extra).collect::<Result<_, ConfigError>>()?;
-    let weights = file.weights.iter().map(|(text, weight)| Ok((glob(text)?, *weight)));
+    let meters = tables.meter.iter().map(extra).collect::<Result<_, ConfigError>>()?;
+    let weights = tables.weights.iter().map(|(text, weight)| Ok((glob(text)?, *weight)));
     let metering = Metering::new(meters, weights.collect::<Result<_, ConfigError>>()?)?;
-    Ok(metering.with_cancelled(cancelled(&file.cancelled)?))
+    Ok(metering.with_cancelled(settings.cancelled))
 }
 
 fn cancelled(text: &str) -> Result<Cancelled, ConfigError> {

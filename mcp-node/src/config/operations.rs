@@ -8,33 +8,23 @@ use mcp_node_core::breaker::BreakerSettings;
 
 use runtime::traces::TraceSettings;
 
-use super::{ConfigError, File};
-
-const DAY: u64 = 86_400_000;
+use super::{ConfigError, Settings};
 
 /// How the server behind the node is used.
 ///
 /// # Errors
 /// Names the first that is out of its range.
-pub(super) fn upstream(file: &File) -> Result<UpstreamSettings, ConfigError> {
-    let (window_ms, open_ms) = (file.breaker_window_ms, file.breaker_open_ms);
-    let max_open_ms = file.breaker_most_open_ms;
-    let child = file.child_max_bytes;
-    let ranges = [
-        ("breaker_percent", (1..=100).contains(&file.breaker_percent), "1 to 100"),
-        ("breaker_window_ms", (1_000..=DAY).contains(&window_ms), "1 s to a day"),
-        ("breaker_open_ms", (10..=DAY).contains(&open_ms), "10 ms to a day"),
-        (
-            "breaker_most_open_ms",
-            (open_ms..=DAY).contains(&max_open_ms),
-            "from breaker_open_ms to a day",
-        ),
-        ("child_max_bytes", child == 0 || child >= 1 << 20, "at least 1 MiB, or 0"),
-    ];
-    if let Some((name, _, range)) = ranges.into_iter().find(|(_, within, _)| !within) {
-        return Err(ConfigError::Range(name, range));
+pub(super) fn upstream(settings: &Settings) -> Result<UpstreamSettings, ConfigError> {
+    let (window_ms, open_ms) = (settings.breaker_window_ms, settings.breaker_open_ms);
+    let max_open_ms = settings.breaker_most_open_ms;
+    let child = settings.child_max_bytes;
+    if max_open_ms < open_ms {
+        return Err(ConfigError::Range("breaker_most_open_ms", "from breaker_open_ms to a day"));
     }
-    let (failures, percent) = (file.breaker_failures, file.breaker_percent);
+    if (1..1 << 20).contains(&child) {
+        return Err(ConfigError::Range("child_max_bytes", "at least 1 MiB, or 0"));
+    }
+    let (failures, percent) = (settings.breaker_failures, settings.breaker_percent);
     let breaker = BreakerSettings {
         failures,
         percent,
@@ -44,10 +34,10 @@ pub(super) fn upstream(file: &File) -> Result<UpstreamSettings, ConfigError> {
         ..BreakerSettings::default()
     };
     Ok(UpstreamSettings {
-        request_timeout: Duration::from_millis(file.request_timeout),
-        max_answer_bytes: file.max_answer_size,
-        session_idle: Duration::from_millis(file.session_idle_ms),
-        max_sessions: file.max_sessions,
+        request_timeout: Duration::from_millis(settings.request_timeout),
+        max_answer_bytes: settings.max_answer_size,
+        session_idle: Duration::from_millis(settings.session_idle_ms),
+        max_sessions: settings.max_sessions,
         breaker,
         max_child_bytes: (child > 0).then_some(child),
     })
@@ -57,12 +47,12 @@ pub(super) fn upstream(file: &File) -> Result<UpstreamSettings, ConfigError> {
 ///
 /// # Errors
 /// That is no URL.
-pub(super) fn traces(file: &mut File) -> Result<Option<TraceSettings>, ConfigError> {
-    let Some(endpoint) = file.otlp_endpoint.take() else { return Ok(None) };
+pub(super) fn traces(settings: &mut Settings) -> Result<Option<TraceSettings>, ConfigError> {
+    let Some(endpoint) = settings.otlp_endpoint.take() else { return Ok(None) };
     let is_url =
         endpoint.parse::<Uri>().is_ok_and(|url| url.scheme().is_some() && url.host().is_some());
     if !is_url {
         return Err(ConfigError::NotAnUrl(endpoint));
     }
-    Ok(Some(TraceSettings { endpoint, percent: file.trace_percent }))
+    Ok(Some(TraceSettings { endpoint, percent: settings.trace_percent }))
 }

@@ -1,4 +1,4 @@
-//! The servers behind the node: one from the command line, several from the file.
+//! The servers behind the node: one from the command line, several from the settings.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use mcp_node_core::aggregate::names::is_prefix;
 use serde::Deserialize;
 
 use super::{
-    ConfigError, File, PREFIX, Pairs,
+    ConfigError, PREFIX, Pairs, Settings, Tables,
     upstream::{UpstreamError, header, secret},
 };
 
@@ -65,7 +65,7 @@ pub struct AggregateEntry {
     pub prefix: String,
 }
 
-/// One `[[upstream]]` of the file.
+/// One `[[upstream]]` of the settings.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UpstreamTable {
@@ -80,25 +80,26 @@ pub(super) struct UpstreamTable {
     headers: Pairs,
 }
 
-/// The servers; the first is at `/mcp`, or all those that stand second. `command` = what stands behind `--`.
+/// The servers; the first is at `/mcp`, or all those that stand second.
 ///
 /// # Errors
 /// There is none, one is named by two things or by none, or two have one name; or they cannot be one.
 pub(super) fn read(
-    file: &mut File,
-    command: Vec<String>,
+    settings: &mut Settings,
+    tables: &mut Tables,
 ) -> Result<(Vec<ServerEntry>, Vec<AggregateEntry>), ConfigError> {
-    let entries = std::mem::take(&mut file.upstream);
-    let hidden = hidden(&entries, &file.upstream_headers);
+    let entries = std::mem::take(&mut tables.upstream);
+    let hidden = hidden(&entries, &tables.upstream_headers);
+    let command = std::mem::take(&mut settings.command);
     let mut servers = vec![];
-    match behind(file.upstream_url.take(), file.upstream_transport, command, &hidden) {
+    match behind(settings.upstream_url.take(), settings.upstream_transport, command, &hidden) {
         Ok(behind) => servers.push(ServerEntry { name: None, behind, headers: HeaderMap::new() }),
         Err(ConfigError::NoUpstream) if !entries.is_empty() => {}
         Err(error) => return Err(error),
     }
     let (mut names, mut together) = (HashSet::new(), vec![]);
     for UpstreamTable { name, prefix, url, transport, command, headers: said } in entries {
-        together.push(prefixed(&name, prefix, file.aggregate.0)?);
+        together.push(prefixed(&name, prefix, settings.aggregate.0)?);
         if !is_name(&name) || !names.insert(name.clone()) {
             return Err(ConfigError::Name(name));
         }
@@ -112,7 +113,7 @@ pub(super) fn read(
         }
         servers.push(ServerEntry { name: Some(name), behind, headers });
     }
-    if !file.aggregate.0 {
+    if !settings.aggregate.0 {
         return Ok((servers, vec![]));
     }
     match servers.first() {
@@ -120,7 +121,7 @@ pub(super) fn read(
             Err(ConfigError::Aggregate("each must be an [[upstream]]"))
         }
         _ if together.len() < 2 => Err(ConfigError::Aggregate("at least two [[upstream]]")),
-        _ if !file.upstream_headers.0.is_empty() => Err(ConfigError::Aggregate(
+        _ if !tables.upstream_headers.0.is_empty() => Err(ConfigError::Aggregate(
             "say `upstream_headers` as the `headers` of each [[upstream]]",
         )),
         _ => Ok((servers, together)),

@@ -8,9 +8,9 @@ use axum::http::{
 };
 use mcp_node::upstream::SignerSettings;
 
-use super::{File, ServerEntry, ServerTarget};
+use super::{ServerEntry, ServerTarget, Settings, Tables};
 
-/// After how long a node replaces the key in its own file.
+/// After how long a node replaces the key in its own settings.
 const ROTATION: Duration = Duration::from_secs(30 * 86_400);
 
 /// What the server is to be told cannot be told.
@@ -44,7 +44,8 @@ pub struct UpstreamIdentity {
 
 /// What the file, the variables and the flags say of it.
 pub(super) fn told(
-    file: &mut File,
+    settings: &mut Settings,
+    tables: &mut Tables,
     servers: &mut [ServerEntry],
 ) -> Result<UpstreamIdentity, UpstreamError> {
     let several = servers.len() > 1;
@@ -52,19 +53,19 @@ pub(super) fn told(
         unreachable!("a node without a server does not start");
     };
     let mut headers = HeaderMap::new();
-    for (name, value) in std::mem::take(&mut file.upstream_headers.0) {
+    for (name, value) in std::mem::take(&mut tables.upstream_headers.0) {
         headers.insert(header(&name)?, secret(&name, &value)?);
     }
     let mut all = headers.clone();
     all.extend(std::mem::take(own));
-    let signs = file.internal_jwt.0 || file.internal_jwt_key_file.is_some();
+    let signs = settings.internal_jwt.0 || settings.internal_jwt_key_file.is_some();
     if signs && several {
         return Err(UpstreamError::OneToken);
     }
     let ServerTarget::Url(url, _) = behind else {
         let said = [
             ("upstream_headers", !headers.is_empty()),
-            ("forward_identity", file.forward_identity.0),
+            ("forward_identity", settings.forward_identity.0),
             ("internal_jwt", signs),
         ];
         return match said.into_iter().find(|(_, said)| *said) {
@@ -72,29 +73,29 @@ pub(super) fn told(
             None => Ok(UpstreamIdentity { identity: false, organization: None, token: None }),
         };
     };
-    let organization = file.organization_id.as_deref().map(HeaderValue::from_str);
+    let organization = settings.organization_id.as_deref().map(HeaderValue::from_str);
     let organization = organization
         .transpose()
         .map_err(|_| UpstreamError::Value("x-tollbook-organization".into()))?;
     let mut token = None;
     if signs {
-        let wrong = || UpstreamError::TokenHeader(file.internal_jwt_header.clone());
-        let name = header(&file.internal_jwt_header).map_err(|_| wrong())?;
+        let wrong = || UpstreamError::TokenHeader(settings.internal_jwt_header.clone());
+        let name = header(&settings.internal_jwt_header).map_err(|_| wrong())?;
         if all.contains_key(&name) {
             return Err(wrong());
         }
-        let own = || file.spool_dir.join("internal-jwt.pem");
-        let issuer = file.internal_jwt_issuer.clone().or_else(|| file.public_url.clone());
+        let own = || settings.spool_dir.join("internal-jwt.pem");
+        let issuer = settings.internal_jwt_issuer.clone().or_else(|| settings.public_url.clone());
         let settings = SignerSettings {
             issuer: issuer.unwrap_or_else(|| "tollbook".to_owned()),
-            audience: file.internal_jwt_audience.clone().unwrap_or_else(|| url.to_string()),
-            rotation: file.internal_jwt_key_file.is_none().then_some(ROTATION),
-            file: file.internal_jwt_key_file.clone().unwrap_or_else(own),
+            audience: settings.internal_jwt_audience.clone().unwrap_or_else(|| url.to_string()),
+            rotation: settings.internal_jwt_key_file.is_none().then_some(ROTATION),
+            file: settings.internal_jwt_key_file.clone().unwrap_or_else(own),
         };
         token = Some((name, settings));
     }
     *own = all;
-    Ok(UpstreamIdentity { identity: file.forward_identity.0, organization, token })
+    Ok(UpstreamIdentity { identity: settings.forward_identity.0, organization, token })
 }
 
 pub(super) fn header(name: &str) -> Result<HeaderName, UpstreamError> {

@@ -14,7 +14,7 @@ use mcp_node_core::{
     token::Expected,
 };
 
-use super::File;
+use super::{Settings, Tables};
 
 /// After a token by an unknown key, the issuer is asked for its keys no sooner than this after the last time.
 const APART: Duration = Duration::from_secs(30);
@@ -40,42 +40,45 @@ pub enum WhoError {
 
 /// What the file, the variables and the flags say of who may do what.
 pub(super) fn access(
-    file: &mut File,
+    settings: &mut Settings,
+    tables: &mut Tables,
     loopback: bool,
     over_tls: bool,
 ) -> Result<AccessSettings, WhoError> {
-    let needs = ToolScopes::try_new(std::mem::take(&mut file.tool_scopes.0))?;
+    let needs = ToolScopes::try_new(std::mem::take(&mut tables.tool_scopes.0))?;
     let said = |option: &Option<String>| {
         option.as_deref().filter(|text| !text.is_empty()).map(str::to_owned)
     };
-    let Some(issuer) = said(&file.jwt_issuer) else {
-        for (name, value) in [("jwt_audience", &file.jwt_audience), ("jwt_jwks", &file.jwt_jwks)] {
+    let Some(issuer) = said(&settings.jwt_issuer) else {
+        for (name, value) in
+            [("jwt_audience", &settings.jwt_audience), ("jwt_jwks", &settings.jwt_jwks)]
+        {
             if said(value).is_some() {
                 return Err(WhoError::NoIssuer(name));
             }
         }
         return Ok(AccessSettings { needs, ..AccessSettings::default() });
     };
-    let audience = said(&file.jwt_audience).ok_or(WhoError::NoAudience)?;
-    let source = match said(&file.jwt_jwks) {
+    let audience = said(&settings.jwt_audience).ok_or(WhoError::NoAudience)?;
+    let source = match said(&settings.jwt_jwks) {
         Some(named) => Source::named(&named)?,
         None => Source::Metadata(safe_url(&issuer)?),
     };
-    let url = said(&file.public_url);
+    let url = said(&settings.public_url);
     if url.is_none() && !loopback {
         return Err(WhoError::NoPublicUrl);
     }
     let scopes = needs.all().into_iter().map(str::to_owned).collect();
     let resource = Resource::try_new(&issuer, url.as_deref(), scopes, over_tls)?;
-    let expected = Expected { issuer, audience, key_claim: file.jwt_key_claim.clone() };
+    let expected = Expected { issuer, audience, key_claim: settings.jwt_key_claim.clone() };
     let issuer = IssuerSettings { expected, source, apart: APART };
     Ok(AccessSettings { needs, issuer: Some(issuer), resource: Some(resource) })
 }
 
 /// Whether the door speaks TLS, and by which files.
-pub(super) fn tls(file: &mut File) -> Result<Option<TlsFiles>, WhoError> {
-    let client_ca = file.tls_client_ca.take();
-    match (file.tls_cert.take(), file.tls_key.take()) {
+pub(super) fn tls(settings: &mut Settings) -> Result<Option<TlsFiles>, WhoError> {
+    let client_ca = settings.tls_client_ca.take();
+    match (settings.tls_cert.take(), settings.tls_key.take()) {
         (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key, client_ca })),
         (None, None) if client_ca.is_none() => Ok(None),
         _ => Err(WhoError::HalfTls),
