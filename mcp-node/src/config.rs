@@ -109,6 +109,14 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// The same, with the key that it is of.
+    fn of(self, key: &str) -> Self {
+        match self {
+            Self::Setting(source, why) => Self::Setting(source, format!("`{key}`: {why}")),
+            other => other,
+        }
+    }
+
     fn of_figment(error: figment::Error) -> Self {
         Self::Load(SettingsError::from(error))
     }

@@ -20,6 +20,7 @@ pub mod publish;
 pub mod reach;
 pub mod request;
 pub mod server;
+mod sessions;
 pub mod spool;
 pub mod traces;
 pub mod upstream;

@@ -10,7 +10,7 @@ mod servers;
 use std::{error::Error, ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
 use axum::http::HeaderName;
-use clap::Parser;
+use clap::{Parser, error::ErrorKind};
 use mcp_node::{
     Node,
     access::Access,
@@ -46,7 +46,12 @@ static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[tokio::main]
 async fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    Settings::parse_from(&args); // Help, the version, and what is no flag at all.
+    // Help, the version, and what is no flag at all; a value that cannot be used is told as one of the file is.
+    if let Err(error) = Settings::try_parse_from(&args)
+        && !matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation)
+    {
+        error.exit();
+    }
     let config = match Config::read(&args) {
         Ok(config) => config,
         Err(error) => {

@@ -261,11 +261,21 @@ impl Plan {
     /// What a call counts for that was cancelled when the server may have begun with it.
     #[must_use]
     pub fn count_cancelled(&self) -> BTreeMap<MeterName, Quantity> {
+        let reserved = self.reserved().filter(|(_, _, rule)| *rule == Cancelled::Reserved);
+        reserved.map(|(meter, units, _)| (meter, units)).collect()
+    }
+
+    /// What is set aside for a call.
+    #[must_use]
+    pub fn count_reserved(&self) -> BTreeMap<MeterName, Quantity> {
+        self.reserved().map(|(meter, units, _)| (meter, units)).collect()
+    }
+
+    fn reserved(&self) -> impl Iterator<Item = (MeterName, Quantity, Cancelled)> {
         let calls = (MeterName::tool_calls(), self.weight, self.cancelled);
         let meters = self.meters.iter().map(|of| (of.name.clone(), of.reserve, of.cancelled));
-        let all = std::iter::once(calls).chain(meters);
-        let counted = all.filter(|(_, units, rule)| *units > 0 && *rule == Cancelled::Reserved);
-        counted.map(|(meter, units, _)| (meter, Quantity(units))).collect()
+        let all = std::iter::once(calls).chain(meters).filter(|(_, units, _)| *units > 0);
+        all.map(|(meter, units, rule)| (meter, Quantity(units), rule))
     }
 
     /// What a call with this outcome counts for.

@@ -59,6 +59,8 @@ pub enum Delivery {
     Nothing,
     /// The result of a task that succeeded; `task` = its id, if the message names it.
     Result { task: Option<String> },
+    /// The task has failed, or its result says that its tool has. (An error says nothing: the request may be wrong.)
+    Failed { task: Option<String> },
     /// It cannot be told what a client would read: it must not be delivered.
     Unclear,
 }
@@ -85,6 +87,7 @@ pub fn delivery(method: &str, message: &[u8]) -> Delivery {
         (Some("completed"), Some(result)) => {
             of_result(message::result(result.get()), task.task_id.map(Cow::into_owned))
         }
+        (Some("failed"), _) => Delivery::Failed { task: task.task_id.map(Cow::into_owned) },
         _ => Delivery::Nothing,
     }
 }
@@ -93,6 +96,7 @@ fn of_result(answer: Answer<'_>, task: Option<String>) -> Delivery {
     match billable::outcome(answer) {
         Outcome::Success => Delivery::Result { task },
         Outcome::UpstreamError => Delivery::Unclear,
+        Outcome::ToolError => Delivery::Failed { task },
         _ => Delivery::Nothing,
     }
 }
@@ -158,6 +162,9 @@ mod tests {
         let error = br#"{"jsonrpc":"2.0","id":1,"error":{"code":-1,"message":""}}"#;
         assert_eq!(delivery("tasks/result", error), Delivery::Nothing);
         assert_eq!(delivery("tasks/get", error), Delivery::Nothing);
+        let failed =
+            br#"{"jsonrpc":"2.0","id":1,"result":{"taskId":"t","status":"failed","error":{}}}"#;
+        assert_eq!(delivery("tasks/get", failed), Delivery::Failed { task: Some("t".into()) });
         let told = format!(r#"{{"jsonrpc":"2.0","method":"notifications/tasks","params":{done}}}"#);
         let found = delivery("subscriptions/listen", told.as_bytes());
         assert_eq!(found, Delivery::Result { task: Some("t".into()) });

@@ -75,7 +75,8 @@ impl Aggregate {
             answer::json(StatusCode::OK, messages::answer(&id.raw, &result.to_string()));
         let name = HeaderValue::from_str(&session.id).expect("an id of ours is hexadecimal");
         response.headers_mut().insert(SESSION, name);
-        self.kept.sessions.add(session, self.settings.max_sessions)?;
+        let ended = self.kept.sessions.insert(session, self.settings.sessions())?;
+        self.end_all(ended);
         begun.stays();
         Ok(response)
     }
@@ -132,7 +133,11 @@ impl Aggregate {
 
     /// Ends sessions that nobody used for long.
     fn sweep(self: &Arc<Self>) {
-        for session in self.kept.sessions.take_idle(self.settings.session_idle) {
+        self.end_all(self.kept.sessions.take_idle(self.settings.session_idle));
+    }
+
+    fn end_all(self: &Arc<Self>, ended: Vec<Arc<Session>>) {
+        for session in ended {
             let all = self.clone();
             tokio::spawn(async move { all.end(&session).await });
         }

@@ -45,12 +45,13 @@ use self::{
     ask::MemberError,
     back::Back,
     owners::{ItemKind, Owners},
-    sessions::{Session, Sessions},
+    sessions::Session,
 };
 use crate::{
     bridge::messages,
     request::{Inbound, Kind, Post},
     server::Upstream,
+    sessions::SessionMap,
     upstream::UpstreamSettings,
     wire::{FIRST_MODERN, answer, era},
 };
@@ -73,9 +74,8 @@ pub struct Member {
 }
 
 /// What stays when the servers change.
-#[derive(Default)]
 pub struct SharedState {
-    sessions: Sessions,
+    sessions: SessionMap<Session>,
     owners: Owners,
     /// Names of which it was said that two servers have them.
     told: Mutex<HashSet<String>>,
@@ -84,6 +84,19 @@ pub struct SharedState {
     /// The servers as they are now; `None` = not yet, or no more.
     now: watch::Sender<Option<Weak<Aggregate>>>,
     stopping: CancellationToken,
+}
+
+impl Default for SharedState {
+    fn default() -> Self {
+        Self {
+            sessions: SessionMap::new(metrics::gauge!("mcp_sessions_aggregated")),
+            owners: Owners::default(),
+            told: Mutex::default(),
+            asked: AtomicU64::default(),
+            now: watch::Sender::default(),
+            stopping: CancellationToken::new(),
+        }
+    }
 }
 
 /// Several servers as one.
@@ -178,7 +191,7 @@ impl Aggregate {
     /// # Errors
     /// The session is not the caller's, the call was refused, or no server can be reached.
     pub async fn post(self: &Arc<Self>, post: Post) -> Result<Response, Refusal> {
-        let session = self.kept.sessions.of(&post.inbound)?;
+        let session = self.kept.sessions.named_by(&post.inbound)?;
         let _held = session.as_ref().map(|session| session.in_use());
         let session = session.as_ref();
         match &post.kind {
@@ -355,7 +368,7 @@ impl Aggregate {
     /// There is no such session of this caller.
     pub async fn delete(&self, inbound: &Inbound) -> Result<Response, Refusal> {
         let missing = Refusal::InvalidRequest("The header Mcp-Session-Id is missing.");
-        let session = self.kept.sessions.of(inbound)?.ok_or(missing)?;
+        let session = self.kept.sessions.named_by(inbound)?.ok_or(missing)?;
         self.kept.sessions.remove(&session.id);
         self.end(&session).await;
         Ok(StatusCode::NO_CONTENT.into_response())

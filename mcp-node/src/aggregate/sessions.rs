@@ -6,7 +6,6 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
 use axum::http::{
@@ -20,7 +19,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    request::{Inbound, Post},
+    request::Post,
+    sessions,
     wire::{FIRST_MODERN, SESSION, VERSION},
 };
 
@@ -79,6 +79,32 @@ pub struct Session {
 struct Calls {
     by_id: HashMap<IdKey, Arc<str>>,
     order: VecDeque<IdKey>,
+}
+
+impl sessions::Session for Session {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn key(&self) -> KeyId {
+        self.key
+    }
+
+    fn is_alive(&self) -> bool {
+        !self.end.is_cancelled()
+    }
+
+    fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.uses) > 1
+    }
+
+    fn used(&self) -> Instant {
+        *self.used.lock()
+    }
+
+    fn touch(&self) {
+        *self.used.lock() = Instant::now();
+    }
 }
 
 impl Session {
@@ -147,63 +173,4 @@ impl Session {
     pub fn in_use(&self) -> Arc<()> {
         self.uses.clone()
     }
-
-    fn is_idle(&self, max: Duration) -> bool {
-        Arc::strong_count(&self.uses) == 1 && self.used.lock().elapsed() >= max
-    }
-}
-
-/// All sessions.
-#[derive(Default)]
-pub struct Sessions {
-    by_id: Mutex<HashMap<String, Arc<Session>>>,
-}
-
-impl Sessions {
-    /// The session that a request names; `None` = it names none.
-    ///
-    /// # Errors
-    /// There is no such session, or it is another key's: the same answer to both.
-    pub fn of(&self, inbound: &Inbound) -> Result<Option<Arc<Session>>, Refusal> {
-        let Some(id) = inbound.session() else { return Ok(None) };
-        let found = self.by_id.lock().get(id).cloned();
-        let key = inbound.caller.state().key;
-        let session = found.filter(|session| session.key == key).ok_or(Refusal::SessionNotFound)?;
-        *session.used.lock() = Instant::now();
-        Ok(Some(session))
-    }
-
-    /// Takes in a session.
-    ///
-    /// # Errors
-    /// There are `max` already.
-    pub fn add(&self, session: Arc<Session>, max: usize) -> Result<(), Refusal> {
-        let mut by_id = self.by_id.lock();
-        if by_id.len() >= max {
-            return Err(Refusal::TooManySessions);
-        }
-        by_id.insert(session.id.clone(), session);
-        measure(by_id.len());
-        Ok(())
-    }
-
-    /// Gives up a session.
-    pub fn remove(&self, id: &str) {
-        let mut by_id = self.by_id.lock();
-        by_id.remove(id);
-        measure(by_id.len());
-    }
-
-    /// Gives up those that nobody used for so long, and returns them.
-    pub fn take_idle(&self, max: Duration) -> Vec<Arc<Session>> {
-        let mut by_id = self.by_id.lock();
-        let idle = by_id.extract_if(|_, session| session.is_idle(max));
-        let idle: Vec<Arc<Session>> = idle.map(|(_, session)| session).collect();
-        measure(by_id.len());
-        idle
-    }
-}
-
-fn measure(open: usize) {
-    metrics::gauge!("mcp_sessions_aggregated").set(u32::try_from(open).unwrap_or(u32::MAX));
 }

@@ -78,7 +78,7 @@ impl Aggregate {
     /// There is no such session of this caller.
     pub async fn get(self: &Arc<Self>, inbound: &Inbound) -> Result<Response, Refusal> {
         let missing = Refusal::InvalidRequest("The header Mcp-Session-Id is missing.");
-        let session = self.kept.sessions.of(inbound)?.ok_or(missing)?;
+        let session = self.kept.sessions.named_by(inbound)?.ok_or(missing)?;
         let last = inbound.headers.get(LAST_EVENT).and_then(|id| id.to_str().ok());
         let places = match last.and_then(EventId::read) {
             Some(EventId::Of(server, own)) => {

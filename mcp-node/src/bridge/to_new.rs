@@ -7,7 +7,7 @@
 mod modern_call;
 mod session;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     http::{HeaderValue, StatusCode},
@@ -17,7 +17,6 @@ use mcp_node_core::{
     Refusal,
     message::{Message, read},
 };
-use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +25,7 @@ use super::{Era, link::Conversation, messages};
 use crate::{
     call::{ClientEnd, Driver, InFlightCall, PendingRecord, QuotaHints, Tasks},
     request::{Inbound, Kind, Post},
+    sessions::SessionMap,
     upstream::{Server, UpstreamSettings},
     wire::{RequestId, SESSION, answer},
 };
@@ -35,13 +35,14 @@ pub struct ModernServerAdapter {
     server: Arc<Server>,
     settings: UpstreamSettings,
     tasks: Arc<Tasks>,
-    sessions: Mutex<HashMap<String, Arc<Session>>>,
+    sessions: SessionMap<Session>,
     stopping: CancellationToken,
 }
 
 impl ModernServerAdapter {
     pub fn new(server: &Arc<Server>, settings: UpstreamSettings) -> Self {
-        let (tasks, sessions) = (Arc::default(), Mutex::default());
+        let sessions = SessionMap::new(metrics::gauge!("mcp_sessions_bridged"));
+        let tasks = Arc::default();
         Self {
             server: server.clone(),
             settings,
@@ -53,7 +54,7 @@ impl ModernServerAdapter {
 
     /// Whether the session that a request names was begun here.
     pub fn has(&self, inbound: &Inbound) -> bool {
-        inbound.session().is_some_and(|id| self.sessions.lock().contains_key(id))
+        inbound.session().is_some_and(|id| self.sessions.has(id))
     }
 
     /// Begins a session.
@@ -62,15 +63,14 @@ impl ModernServerAdapter {
     /// There are too many, or the server cannot be reached.
     pub async fn initialize(&self, post: &Post, id: &RequestId) -> Result<Response, Refusal> {
         self.sweep().await;
-        if self.sessions.lock().len() >= self.settings.max_sessions {
-            return Err(Refusal::TooManySessions);
-        }
+        let key = post.inbound.caller.state().key;
+        let limits = self.settings.sessions();
+        close(self.sessions.make_room(key, limits)?).await;
         let said = messages::params(&post.body).unwrap_or_default();
         let raw =
             |name: &str, other: &str| said.get(name).map_or(other, |raw| raw.get()).to_owned();
         let capabilities = raw("capabilities", "{}");
         let client = said.get("clientInfo").map(|raw| raw.get());
-        let key = post.inbound.caller.state().key;
         let grant = post.inbound.grant();
         let opened =
             Conversation::begin(&self.server, Some(&grant), &capabilities, Some(Era::New)).await?;
@@ -81,8 +81,13 @@ impl ModernServerAdapter {
         let mut response = answer::json(StatusCode::OK, told);
         let name = HeaderValue::from_str(&session.id).expect("an id of ours is hexadecimal");
         response.headers_mut().insert(SESSION, name);
-        self.sessions.lock().insert(session.id.clone(), session);
-        self.measure();
+        match self.sessions.insert(session.clone(), limits) {
+            Ok(ended) => close(ended).await,
+            Err(refusal) => {
+                session.close().await;
+                return Err(refusal);
+            }
+        }
         Ok(response)
     }
 
@@ -175,8 +180,7 @@ impl ModernServerAdapter {
     /// There is no such session of this caller.
     pub async fn delete(&self, inbound: &Inbound) -> Result<Response, Refusal> {
         let session = self.session(inbound)?;
-        self.sessions.lock().remove(&session.id);
-        self.measure();
+        self.sessions.remove(&session.id);
         session.close().await;
         Ok(StatusCode::NO_CONTENT.into_response())
     }
@@ -189,40 +193,22 @@ impl ModernServerAdapter {
     /// Ends all sessions.
     pub async fn stop(&self) {
         self.stopping.cancel();
-        let all = std::mem::take(&mut *self.sessions.lock());
-        for session in all.into_values() {
-            session.close().await;
-        }
+        close(self.sessions.take_all()).await;
     }
 
     fn session(&self, inbound: &Inbound) -> Result<Arc<Session>, Refusal> {
-        let found = inbound.session().and_then(|id| self.sessions.lock().get(id).cloned());
-        let key = inbound.caller.state().key;
-        let session = found.filter(|session| session.key == key && session.is_alive());
-        let session = session.ok_or(Refusal::SessionNotFound)?;
-        session.touch();
-        Ok(session)
+        self.sessions.named_by(inbound)?.ok_or(Refusal::SessionNotFound)
     }
 
     /// Ends sessions that nobody used for long, or whose server is gone.
     async fn sweep(&self) {
-        let max = self.settings.session_idle;
-        let mut ended = vec![];
-        self.sessions.lock().retain(|_, session| {
-            let keep = session.is_alive() && session.idle() < max;
-            if !keep {
-                ended.push(session.clone());
-            }
-            keep
-        });
-        for session in ended {
-            session.close().await;
-        }
+        close(self.sessions.take_idle(self.settings.session_idle)).await;
     }
+}
 
-    fn measure(&self) {
-        let open = self.sessions.lock().len();
-        metrics::gauge!("mcp_sessions_bridged").set(u32::try_from(open).unwrap_or(u32::MAX));
+async fn close(ended: Vec<Arc<Session>>) {
+    for session in ended {
+        session.close().await;
     }
 }
 

@@ -108,9 +108,11 @@ impl InFlightCall {
         let is_clear = outcome != Outcome::UpstreamError;
         let digest = self.resumable.then(|| digest(message));
         let mut state = self.state.lock();
+        let mut counts_now = false;
         match &*state {
             Some(State::Open(permit)) if outcome == Outcome::TaskCreated => {
-                self.tasks.made(permit.key(), permit.tool(), message);
+                let (tool, max) = (permit.tool(), permit.max_open_tasks());
+                counts_now = self.tasks.made(permit.key(), tool, message, max);
             }
             Some(State::Settled { recorded, answer }) => {
                 recorded.clone()?;
@@ -120,7 +122,11 @@ impl InFlightCall {
             _ => {}
         }
         let Some(State::Open(permit)) = state.take() else { return Ok(DeliveryDecision::Withhold) };
-        let recorded = permit.settle_by(outcome, message, ResultAt::Answer);
+        let recorded = if counts_now {
+            permit.settle_task_now(message)
+        } else {
+            permit.settle_by(outcome, message, ResultAt::Answer)
+        };
         let answer = digest.filter(|_| is_clear);
         *state = Some(State::Settled { recorded: recorded.clone(), answer });
         drop(state);

@@ -1,10 +1,20 @@
 //! Tasks that this node saw being made, so that the first delivered result of each counts, and only that.
 //!
 //! A task that this node did not see (another node did, or this one before it was started again) counts when its
-//! result is first delivered here: a client asks for a result until it has it, and then no more. Bounded: those that
-//! nobody asked for in the longest time are forgotten when there are too many. Absent on purpose: the state of tasks (the server's), and polls (free).
+//! result is first delivered here: a client asks for a result until it has it, and then no more. A key with too many
+//! tasks whose results were not counted has its next ones counted when they are made, or a quota would not bound what
+//! a server is made to do. Bounded: those that nobody asked for in the longest time are forgotten when there are too many.
+//! Absent on purpose: the state of tasks (the server's), and polls (free).
 
-use std::{net::IpAddr, num::NonZeroUsize, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::IpAddr,
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use lru::LruCache;
 use mcp_node_core::{
@@ -29,22 +39,56 @@ struct Task {
     tool: String,
     /// Whether its result was counted. Locked while it is, so that two polls do not count it twice.
     counted: tokio::sync::Mutex<bool>,
+    /// It is one of those whose results its key has not been counted yet.
+    open: AtomicBool,
 }
 
 impl Task {
     fn of_unknown_tool() -> Self {
-        Self { tool: String::new(), counted: tokio::sync::Mutex::default() }
+        Self { tool: String::new(), counted: tokio::sync::Mutex::default(), open: false.into() }
     }
 }
 
 /// The tasks of one server.
+#[derive(Default)]
 pub struct Tasks {
-    by_id: Mutex<LruCache<(KeyId, String), Arc<Task>>>,
+    table: Mutex<Table>,
 }
 
-impl Default for Tasks {
+struct Table {
+    by_id: LruCache<(KeyId, String), Arc<Task>>,
+    /// How many are open of each key that has some.
+    open: HashMap<KeyId, u32>,
+}
+
+impl Default for Table {
     fn default() -> Self {
-        Self { by_id: Mutex::new(LruCache::unbounded()) }
+        Self { by_id: LruCache::unbounded(), open: HashMap::new() }
+    }
+}
+
+impl Table {
+    fn entry(&mut self, key: KeyId, id: String, tool: &str) -> Arc<Task> {
+        if self.by_id.len() >= MAX_TASKS.get()
+            && !self.by_id.contains(&(key, id.clone()))
+            && let Some(((key, _), forgotten)) = self.by_id.pop_lru()
+        {
+            self.close(key, &forgotten);
+        }
+        let task = || Arc::new(Task { tool: tool.to_owned(), ..Task::of_unknown_tool() });
+        self.by_id.get_or_insert((key, id), task).clone()
+    }
+
+    fn close(&mut self, key: KeyId, task: &Task) {
+        if !task.open.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        if let Entry::Occupied(mut open) = self.open.entry(key) {
+            *open.get_mut() = open.get().saturating_sub(1);
+            if *open.get() == 0 {
+                open.remove();
+            }
+        }
     }
 }
 
@@ -68,22 +112,38 @@ pub struct TaskPoll {
 }
 
 impl Tasks {
-    /// `answer`, to a call of `tool`, made a task.
-    pub fn made(&self, key: KeyId, tool: &str, answer: &[u8]) {
-        match task::created(answer) {
-            Some(id) => drop(self.entry(key, id, tool)),
-            None => tracing::warn!("A server made a task without an id: it counts for no tool"),
+    /// `answer`, to a call of `tool`, made a task. Whether it must be counted now: of its key `max` tasks are open.
+    pub fn made(&self, key: KeyId, tool: &str, answer: &[u8], max: u32) -> bool {
+        let Some(id) = task::created(answer) else {
+            tracing::warn!("A server made a task without an id: it counts now");
+            return true;
+        };
+        let mut table = self.table.lock();
+        let task = table.entry(key, id, tool);
+        let open = table.open.entry(key).or_default();
+        if *open < max {
+            *open += u32::from(!task.open.swap(true, Ordering::Relaxed));
+            return false;
         }
+        if *open == 0 {
+            table.open.remove(&key);
+        }
+        // A poll that counts it at this moment counts its result: then it is not new.
+        let Ok(mut counted) = task.counted.try_lock() else { return false };
+        !std::mem::replace(&mut *counted, true)
     }
 
     /// The task of this id, which is used now.
-    fn entry(&self, key: KeyId, id: String, tool: &str) -> Arc<Task> {
-        let mut by_id = self.by_id.lock();
-        if by_id.len() >= MAX_TASKS.get() && !by_id.contains(&(key, id.clone())) {
-            by_id.pop_lru();
+    fn entry(&self, key: KeyId, id: String) -> Arc<Task> {
+        self.table.lock().entry(key, id, "")
+    }
+
+    /// The task of this id has failed, if it is one that is known.
+    fn failed(&self, key: KeyId, id: String) {
+        let mut table = self.table.lock();
+        if let Some(task) = table.by_id.get(&(key, id)).cloned() {
+            table.close(key, &task);
         }
-        let task = || Arc::new(Task { tool: tool.to_owned(), ..Task::of_unknown_tool() });
-        by_id.get_or_insert((key, id), task).clone()
     }
 }
 
@@ -98,10 +158,16 @@ impl TaskPoll {
         let named = match task::delivery(self.method, message) {
             Delivery::Nothing => return Ok(()),
             Delivery::Result { task } => task,
+            Delivery::Failed { task } => {
+                if let Some(id) = task.or_else(|| self.id.clone()) {
+                    self.tasks.failed(self.caller.state().key, id);
+                }
+                return Ok(());
+            }
             Delivery::Unclear => return Err(Refusal::UpstreamInvalid),
         };
         let task = match named.or_else(|| self.id.clone()) {
-            Some(id) => self.tasks.entry(self.caller.state().key, id, ""),
+            Some(id) => self.tasks.entry(self.caller.state().key, id),
             None => Arc::new(Task::of_unknown_tool()), // Nobody names it: each delivery is one.
         };
         let mut counted = task.counted.lock().await;
@@ -123,6 +189,7 @@ impl TaskPoll {
         let at = task::result_at(self.method, message);
         permit.settle_by(Outcome::Success, message, at).map_err(|_| Refusal::CannotRecord)?;
         *counted = true;
+        self.tasks.table.lock().close(self.caller.state().key, &task);
         Ok(())
     }
 }

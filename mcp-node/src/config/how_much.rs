@@ -44,6 +44,7 @@ pub(super) fn read(settings: &Settings, tables: &Tables) -> Result<MeterSettings
         tenant,
         connection,
         backoff: backoff(settings),
+        max_open_tasks: settings.max_open_tasks,
     })
 }
 

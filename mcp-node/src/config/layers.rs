@@ -58,14 +58,19 @@ pub fn read(args: &[OsString]) -> Result<Layers, ConfigError> {
     let said = parse("the command line", args.to_vec())?;
     let file = said.config.as_deref().map(of_file).transpose()?.unwrap_or_default();
     let (variables, unknown_variables) = of_variables();
-    let collector = variable(COLLECTOR.0).map(|url| flag(COLLECTOR.1, &url));
-    let program = args.first().cloned().unwrap_or_else(|| "mcp-node".into());
-    let mut all = vec![program];
-    all.extend(collector);
-    all.extend(file);
-    parse("the file", all.clone())?;
-    all.extend(variables);
-    parse("the environment", all.clone())?;
+    let collector = variable(COLLECTOR.0).map(|url| (COLLECTOR.1.to_owned(), url));
+    let mut all = vec![args.first().cloned().unwrap_or_else(|| "mcp-node".into())];
+    for (source, pairs) in [
+        ("the environment", collector.into_iter().collect()),
+        ("the file", file),
+        ("the environment", variables),
+    ] {
+        for (key, text) in pairs {
+            let flag = flag(&key, &text);
+            parse(source, vec![all[0].clone(), flag.clone()]).map_err(|error| error.of(&key))?;
+            all.push(flag);
+        }
+    }
     all.extend_from_slice(args.get(1..).unwrap_or_default());
     let settings = parse("the command line", all)?;
     let tables = tables(&settings)?;
@@ -94,7 +99,7 @@ fn is_known(key: &str) -> bool {
     !ONLY_FLAGS.contains(&key) && Settings::command().get_arguments().any(|arg| arg.get_id() == key)
 }
 
-fn of_file(path: &Path) -> Result<Vec<OsString>, ConfigError> {
+fn of_file(path: &Path) -> Result<Vec<(String, String)>, ConfigError> {
     let data = Toml::file_exact(path).data().map_err(ConfigError::of_figment)?;
     let keys = data.into_iter().filter(|(profile, _)| *profile == Profile::Default);
     let keys = keys.flat_map(|(_, keys)| keys).filter(|(key, _)| !TABLES.contains(&key.as_str()));
@@ -106,7 +111,7 @@ fn of_file(path: &Path) -> Result<Vec<OsString>, ConfigError> {
             let why = format!("`{key}` must be a string, a number, or true or false");
             ConfigError::Setting("the file", why)
         })?;
-        Ok(flag(&key, &text))
+        Ok((key, text))
     })
     .collect()
 }
@@ -131,7 +136,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// What variables say, and those that mean nothing here.
-fn of_variables() -> (Vec<OsString>, Vec<String>) {
+fn of_variables() -> (Vec<(String, String)>, Vec<String>) {
     let (mut said, mut unknown) = (Vec::new(), Vec::new());
     let mut names: Vec<OsString> = std::env::vars_os().map(|(name, _)| name).collect();
     names.sort();
@@ -141,12 +146,13 @@ fn of_variables() -> (Vec<OsString>, Vec<String>) {
             continue;
         }
         match variable(name) {
-            Some(text) if is_known(&key) => said.push(flag(&key, &text)),
+            Some(text) if is_known(&key) => said.push((key, text)),
             None if is_known(&key) => {}
             _ => unknown.push(name.to_owned()),
         }
     }
-    let others = OTHER_NAMES.iter().filter_map(|(name, key)| Some(flag(key, &variable(name)?)));
+    let others =
+        OTHER_NAMES.iter().filter_map(|(name, key)| Some(((*key).to_owned(), variable(name)?)));
     said.extend(others);
     (said, unknown)
 }

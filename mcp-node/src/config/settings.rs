@@ -215,6 +215,10 @@ pub struct Settings {
     /// set aside for it) or free.
     #[arg(long, value_name = "UNITS", default_value = "reserved", value_parser = cancelled)]
     pub cancelled: Cancelled,
+    /// Maximum number of tasks of one key at one server whose results have not been counted yet (0 to 65,536); beyond it a
+    /// task counts when it is created, by what was set aside for the call, and its result is free.
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = within::<u32>(0..=65_536))]
+    pub max_open_tasks: u32,
     /// Calls per minute of all keys of one tenant on this node (0 = unlimited).
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub tenant_per_minute: u32,

@@ -61,9 +61,6 @@ use crate::{
     wire::{answer, era},
 };
 
-/// The header that names a session.
-/// The header that names the protocol's revision.
-
 /// What the door needs to know.
 #[derive(Clone, Debug)]
 pub struct DoorSettings {

@@ -24,6 +24,8 @@ enum Settled<'a> {
     By(&'a [u8], ResultAt),
     WithoutAnswer,
     CancelledAtServer,
+    /// By what was set aside for it, whatever its outcome.
+    AsReserved(&'a [u8]),
 }
 
 /// One admitted call. Dropped without an outcome it counts as cancelled, which is free.
@@ -157,6 +159,21 @@ impl Permit {
         self.settle_once(outcome, answer.len() as u64, Settled::By(answer, at))
     }
 
+    /// Records that the call made a task, and counts it now by what was set aside: its key has too many whose results
+    /// were not counted.
+    ///
+    /// # Errors
+    /// It could not be recorded: the answer must not be delivered.
+    pub fn settle_task_now(mut self, answer: &[u8]) -> Result<(), CannotRecord> {
+        self.settle_once(Outcome::TaskCreated, answer.len() as u64, Settled::AsReserved(answer))
+    }
+
+    /// The most tasks of one key whose results were not counted yet.
+    #[must_use]
+    pub fn max_open_tasks(&self) -> u32 {
+        self.rules.settings.max_open_tasks
+    }
+
     fn settle_once(
         &mut self,
         outcome: Outcome,
@@ -169,11 +186,13 @@ impl Permit {
         let duration = self.began.elapsed();
         let answer = match how {
             Settled::By(answer, at) => Some((answer, at)),
+            Settled::AsReserved(answer) => Some((answer, ResultAt::Answer)),
             Settled::WithoutAnswer | Settled::CancelledAtServer => None,
         };
         let measured = MeasuredCall { answer, bytes_in: self.bytes_in, bytes_out, duration };
         let quantities = match how {
             Settled::CancelledAtServer => self.cover(self.plan.count_cancelled()),
+            Settled::AsReserved(_) => self.cover(self.plan.count_reserved()),
             _ => self.measure(outcome, &measured),
         };
         let event = UsageEvent {

@@ -18,6 +18,8 @@ pub struct MeterSettings {
     pub connection: Option<RateLimits>,
     /// What becomes of keys that do not keep to their rate.
     pub backoff: Backoff,
+    /// The most tasks of one key at one server whose results were not counted yet: the next counts when it is made.
+    pub max_open_tasks: u32,
 }
 
 impl Default for MeterSettings {
@@ -29,6 +31,7 @@ impl Default for MeterSettings {
             tenant: None,
             connection: None,
             backoff: Backoff::default(),
+            max_open_tasks: 100,
         }
     }
 }

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use mcp_node_core::{Refusal, breaker::BreakerSettings};
 
+use crate::sessions::SessionLimits;
+
 pub use self::{
     duplex::{DuplexUpstream, RemoteServer, Transport},
     http::HttpUpstream,
@@ -43,6 +45,14 @@ pub struct UpstreamSettings {
     pub breaker: BreakerSettings,
     /// The most memory that a child may use with all that it started; `None` = any. Unit: bytes.
     pub max_child_bytes: Option<u64>,
+}
+
+impl UpstreamSettings {
+    /// What holds for the sessions of each server.
+    #[must_use]
+    pub(crate) fn sessions(&self) -> SessionLimits {
+        SessionLimits { max: self.max_sessions, idle: self.session_idle }
+    }
 }
 
 impl Default for UpstreamSettings {

@@ -13,7 +13,9 @@ use mcp_node_core::message::{Id, IdKey};
 
 pub use self::era::FIRST_MODERN;
 
+/// The header that names a session.
 pub const SESSION: &str = "mcp-session-id";
+/// The header that names the protocol's revision.
 pub const VERSION: &str = "mcp-protocol-version";
 
 /// A request's id: as it was written, and by its value.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// The modules of the library, from the ground up.
-const FLOORS: [&str; 21] = [
+const FLOORS: [&str; 22] = [
     "clock",     // The time, and nothing else that is not known from what came.
     "labels",    // What every record and metric of a node says.
     "wire",      // What goes over the wire, whoever reads it.
@@ -19,6 +19,7 @@ const FLOORS: [&str; 21] = [
     "access",    // Who a caller is, and which tools it may see.
     "call",      // The one driver of a call, and what it needs.
     "request",   // What a client sent.
+    "sessions",  // Each its key's; who has most makes room.
     "upstream",  // The ways to a server.
     "bridge",    // Between the eras of the protocol.
     "server",    // A server with its way and its bridge.

@@ -191,6 +191,11 @@ async fn tool(server: &Server, name: &str, id: &Value) -> Response {
         }
         "input_required" => json_answer(&result(json!({ "resultType": "input_required" }))),
         "task" => json_answer(&result(json!({ "resultType": "task", "taskId": "t" }))),
+        // `task_named_x` makes the task `x`.
+        named if named.starts_with("task_named_") => {
+            let id = &named["task_named_".len()..];
+            json_answer(&result(json!({ "resultType": "task", "taskId": id })))
+        }
         "task_that_failed" => {
             json_answer(&result(json!({ "resultType": "task", "taskId": "failed" })))
         }

@@ -205,12 +205,21 @@ async fn sessions_are_counted_and_need_to_be_named() {
     let test = Scripted::start().await;
     let bare = test.rig.caller(SECRET).call(1, "x", json!({})).await;
     assert_eq!(bare.status(), 400, "which session?");
+    let mut sessions = Vec::new();
     for _ in 0..4 {
-        test.rig.caller(SECRET).initialized().await;
+        sessions.push(test.rig.caller(SECRET).initialized().await);
     }
-    let fifth = test.rig.caller(SECRET).post(initialize(json!({}))).await;
-    assert_eq!(fifth.status(), 503);
-    assert_eq!(test.alive().len(), 4);
+    // Another key is not shut out: the one that has all makes room, with the session that it used least lately.
+    test.rig.ledger().key("tb_other", None).await;
+    until("the key is known", || test.rig.node.meter().authenticate("tb_other").is_ok()).await;
+    let other = test.rig.caller("tb_other").initialized().await;
+    assert_eq!(sessions[0].call(1, "x", json!({})).await.status(), 404);
+    assert_eq!(sessions[1].call(1, "x", json!({})).await.status(), 200);
+    // And one more of its own costs the key its oldest, not the other's.
+    sessions.push(test.rig.caller(SECRET).initialized().await);
+    assert_eq!(sessions[2].call(1, "x", json!({})).await.status(), 404);
+    assert_eq!(other.call(1, "x", json!({})).await.status(), 200);
+    until("each session has its child", || test.alive().len() == 4).await;
     // Nobody hears the answer to this: its child must not stay.
     test.rig.upstream.stop().await;
     assert!(test.alive().is_empty());

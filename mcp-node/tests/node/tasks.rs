@@ -2,9 +2,13 @@
 
 use http::Method;
 use http_body_util::BodyExt;
+use mcp_node::MeterSettings;
 use serde_json::json;
 
-use crate::rig::{SECRET, message, messages, until, with_server};
+use crate::{
+    rig::{Rig, SECRET, World, http_upstream, message, messages, until, with_server},
+    server::Server,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_result_of_a_task_counts_once_whatever_the_polling() {
@@ -74,5 +78,41 @@ async fn a_result_counts_whichever_way_it_is_delivered() {
         assert_eq!(messages(&frame), std::slice::from_ref(&told));
     }
     until("it is counted once", || rig.ledger().consumed(&key) == 2).await;
+    rig.stop().await;
+}
+
+/// Tasks that nobody ever asks for: a quota bounds what a server is made to do all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_that_are_never_asked_for_count_beyond_a_bound() {
+    let server = Server::start().await;
+    let settings = MeterSettings { max_open_tasks: 2, ..MeterSettings::default() };
+    let rig =
+        Rig::start_metering(World::start().await, http_upstream(&server.url()), settings).await;
+    let key = rig.ledger().key(SECRET, Some(4)).await;
+    until("the key is known", || rig.node.meter().authenticate(SECRET).is_ok()).await;
+    let caller = rig.caller(SECRET);
+    let make = async |id: &str| {
+        caller.asked("tools/call", json!({ "name": format!("task_named_{id}") })).await.0
+    };
+    let poll = async |id: &str| {
+        server.finish(id);
+        caller.asked("tasks/get", json!({ "taskId": id })).await.0
+    };
+    // Two are free until their results come; the third counts when it is made, and its result is free.
+    for id in ["a", "b", "c"] {
+        assert_eq!(make(id).await, 200);
+    }
+    until("the third is counted", || rig.ledger().consumed(&key) == 1).await;
+    assert_eq!(poll("c").await, 200);
+    assert_eq!(make("d").await, 200);
+    until("the fourth too, and no result", || rig.ledger().consumed(&key) == 2).await;
+    // The result of one makes room.
+    assert_eq!(poll("a").await, 200);
+    until("the first is counted by its result", || rig.ledger().consumed(&key) == 3).await;
+    assert_eq!((make("e").await, make("f").await), (200, 200));
+    until("the sixth is counted", || rig.ledger().consumed(&key) == 4).await;
+    let before = server.sent.lock().len();
+    assert_eq!(make("g").await, 429, "the quota is spent");
+    assert_eq!(server.sent.lock().len(), before, "and the server did nothing");
     rig.stop().await;
 }

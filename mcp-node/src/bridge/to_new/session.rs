@@ -32,6 +32,7 @@ use super::super::{
 };
 use crate::{
     call::client::FRAMES,
+    sessions,
     upstream::{AnswerPiece, ID_IN_USE},
     wire::{RequestId, answer},
 };
@@ -59,6 +60,32 @@ pub struct Session {
     end: CancellationToken,
 }
 
+impl sessions::Session for Session {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn key(&self) -> KeyId {
+        self.key
+    }
+
+    fn is_alive(&self) -> bool {
+        self.link.is_alive() && !self.end.is_cancelled()
+    }
+
+    fn is_in_use(&self) -> bool {
+        !self.running.lock().is_empty()
+    }
+
+    fn used(&self) -> Instant {
+        *self.used.lock()
+    }
+
+    fn touch(&self) {
+        *self.used.lock() = Instant::now();
+    }
+}
+
 impl Session {
     pub fn new(key: KeyId, link: Link, meta: String) -> Result<Arc<Self>, Refusal> {
         let mut random = [0; 16];
@@ -77,19 +104,6 @@ impl Session {
             used: Mutex::new(Instant::now()),
             end: CancellationToken::new(),
         }))
-    }
-
-    pub fn is_alive(&self) -> bool {
-        self.link.is_alive() && !self.end.is_cancelled()
-    }
-
-    pub fn touch(&self) {
-        *self.used.lock() = Instant::now();
-    }
-
-    /// For how long nobody has used it.
-    pub fn idle(&self) -> Duration {
-        if self.running.lock().is_empty() { self.used.lock().elapsed() } else { Duration::ZERO }
     }
 
     pub async fn close(&self) {
@@ -132,7 +146,7 @@ impl Session {
 
     pub fn end(&self, id: &IdKey) {
         self.running.lock().remove(id);
-        self.touch();
+        sessions::Session::touch(self);
     }
 
     pub fn cancel(&self, id: &IdKey) {

@@ -13,7 +13,7 @@ mod streams;
 mod way;
 mod websocket;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     http::{HeaderValue, StatusCode},
@@ -21,7 +21,6 @@ use axum::{
 };
 use bytes::Bytes;
 use mcp_node_core::Refusal;
-use parking_lot::Mutex;
 use schemas::KeyId;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -42,6 +41,7 @@ use crate::{
     access::Grant,
     call::{ClientEnd, Driver, InFlightCall, PendingRecord, QuotaHints, Tasks},
     request::{Inbound, Kind, Post},
+    sessions::SessionMap,
     wire::{RequestId, SESSION},
 };
 
@@ -57,7 +57,7 @@ pub struct DuplexUpstream {
 struct Shared {
     way: ChannelTarget,
     settings: UpstreamSettings,
-    sessions: Mutex<HashMap<String, Arc<Session>>>,
+    sessions: SessionMap<Session>,
     tasks: Arc<Tasks>,
     /// Whether another channel is opened.
     starts: Arc<CircuitBreaker>,
@@ -85,7 +85,7 @@ impl DuplexUpstream {
         let shared = Shared {
             way,
             settings,
-            sessions: Mutex::default(),
+            sessions: SessionMap::new(metrics::gauge!("mcp_sessions")),
             tasks: Arc::default(),
             starts,
             stopping: CancellationToken::new(),
@@ -183,21 +183,15 @@ impl DuplexUpstream {
     /// Ends all sessions and waits until every channel is closed, and every child gone.
     pub async fn stop(&self) {
         self.shared.stopping.cancel();
-        let all: Vec<_> = self.shared.sessions.lock().values().cloned().collect();
+        let all = self.shared.sessions.all();
         all.iter().for_each(|session| session.close("stopped"));
         self.shared.open.close();
         self.shared.open.wait().await;
     }
 
     fn session(&self, inbound: &Inbound) -> Result<Arc<Session>, Refusal> {
-        let id = inbound
-            .session()
-            .ok_or(Refusal::InvalidRequest("The header Mcp-Session-Id is missing."))?;
-        let found = self.shared.sessions.lock().get(id).cloned();
-        let key = inbound.caller.state().key;
-        found
-            .filter(|session| session.key == key && !session.end.is_cancelled())
-            .ok_or(Refusal::SessionNotFound)
+        let missing = Refusal::InvalidRequest("The header Mcp-Session-Id is missing.");
+        self.shared.sessions.named_by(inbound)?.ok_or(missing)
     }
 
     /// Begins a session; it stays if the server takes it and the client is still there.
@@ -221,9 +215,10 @@ impl DuplexUpstream {
         if self.shared.stopping.is_cancelled() {
             return Err(Refusal::Draining);
         }
-        if self.shared.sessions.lock().len() >= self.shared.settings.max_sessions {
-            return Err(Refusal::TooManySessions);
-        }
+        let key = grant.map_or(KeyId(uuid::Uuid::nil()), |grant| grant.caller.state().key);
+        let limits = self.shared.settings.sessions();
+        // Before the channel is opened: what ends for it makes room for its child.
+        close_for_room(&self.shared.sessions.make_room(key, limits)?);
         let mut passage = self.shared.starts.enter(None)?;
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|_| Refusal::UpstreamUnreachable)?;
@@ -231,11 +226,13 @@ impl DuplexUpstream {
         let opened = self.shared.way.open(grant, &self.shared.settings).await;
         let opened = opened.inspect_err(|_| passage.unreachable())?;
         let (input, lines) = mpsc::channel(QUEUE);
-        let key = grant.map_or(KeyId(uuid::Uuid::nil()), |grant| grant.caller.state().key);
-        let session = Session::new(id.clone(), key, input, opened.group(), passage);
-        self.shared.sessions.lock().insert(id, session.clone());
-        metrics::gauge!("mcp_sessions").increment(1);
+        let session = Session::new(id, key, input, opened.group(), passage);
+        let room = self.shared.sessions.insert(session.clone(), limits);
+        if room.is_err() {
+            session.close("no room");
+        }
         self.shared.open.spawn(self.clone().look_after(session.clone(), opened, lines));
+        close_for_room(&room?);
         Ok(session)
     }
 
@@ -249,8 +246,7 @@ impl DuplexUpstream {
         opened.serve(&session, lines, self.shared.settings.max_answer_bytes).await;
         session.close("closed");
         session.fail_all();
-        self.shared.sessions.lock().remove(&session.id);
-        metrics::gauge!("mcp_sessions").decrement(1);
+        self.shared.sessions.remove(&session.id);
     }
 
     async fn sweep(self) {
@@ -258,7 +254,7 @@ impl DuplexUpstream {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let now = ticks.tick().await;
-            let all: Vec<_> = self.shared.sessions.lock().values().cloned().collect();
+            let all = self.shared.sessions.all();
             for session in all {
                 if session.sweep(now, self.shared.settings.session_idle) {
                     tracing::info!("A session was idle for long: it ends");
@@ -278,7 +274,7 @@ impl DuplexUpstream {
             Ok(Err(error)) => return tracing::error!(%error, "Cannot see what memory servers use"),
             Err(error) => return tracing::error!(%error, "Cannot see what memory servers use"),
         };
-        for session in self.shared.sessions.lock().values() {
+        for session in self.shared.sessions.all() {
             let held = session.group.and_then(|group| groups.get(&group)).copied();
             if let Some(bytes) = held.filter(|bytes| *bytes > max && !session.end.is_cancelled()) {
                 tracing::warn!(bytes, max, "A server uses more memory than it may: it ends");
@@ -286,4 +282,9 @@ impl DuplexUpstream {
             }
         }
     }
+}
+
+/// Ends the sessions that make room for another.
+fn close_for_room(ended: &[Arc<Session>]) {
+    ended.iter().for_each(|session| session.close("made room"));
 }

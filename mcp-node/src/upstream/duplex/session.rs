@@ -22,6 +22,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    sessions,
     upstream::{AnswerPiece, ID_IN_USE, breaker::BreakerPermit},
     wire::RequestId,
 };
@@ -49,13 +50,12 @@ pub struct Pieces {
     pub cancelled: CancellationToken,
 }
 
-#[derive(Default)]
 struct Routes {
     next: u64,
     waiting: HashMap<IdKey, Waiting>,
     stream: Option<mpsc::Sender<Bytes>>,
     backlog: VecDeque<Bytes>,
-    used: Option<Instant>,
+    used: Instant,
 }
 
 /// One session.
@@ -76,6 +76,34 @@ pub struct Session {
     starting: Mutex<Option<BreakerPermit>>,
 }
 
+impl sessions::Session for Session {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn key(&self) -> KeyId {
+        self.key
+    }
+
+    fn is_alive(&self) -> bool {
+        !self.end.is_cancelled()
+    }
+
+    fn is_in_use(&self) -> bool {
+        let routes = self.routes.lock();
+        let is_streaming = routes.stream.as_ref().is_some_and(|stream| !stream.is_closed());
+        is_streaming || !routes.waiting.is_empty()
+    }
+
+    fn used(&self) -> Instant {
+        self.routes.lock().used
+    }
+
+    fn touch(&self) {
+        self.routes.lock().used = Instant::now();
+    }
+}
+
 impl Session {
     pub fn new(
         id: String,
@@ -84,7 +112,13 @@ impl Session {
         group: Option<u32>,
         starting: BreakerPermit,
     ) -> Arc<Self> {
-        let routes = Mutex::new(Routes { used: Some(Instant::now()), ..Routes::default() });
+        let routes = Mutex::new(Routes {
+            next: 0,
+            waiting: HashMap::new(),
+            stream: None,
+            backlog: VecDeque::new(),
+            used: Instant::now(),
+        });
         let (end, at_once) = (CancellationToken::new(), CancellationToken::new());
         let group = group.and_then(|group| i32::try_from(group).ok());
         let (why, starting) = (OnceLock::new(), Mutex::new(Some(starting)));
@@ -125,7 +159,7 @@ impl Session {
             .map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte })
             .collect();
         line.push(b'\n');
-        self.routes.lock().used = Some(Instant::now());
+        self.routes.lock().used = Instant::now();
         self.input.send(line.into()).await.map_err(|_| Refusal::UpstreamUnreachable)
     }
 
@@ -211,7 +245,7 @@ impl Session {
     pub async fn take_line(&self, line: Bytes) {
         match read_unasked(&line) {
             UnsolicitedMessage::Answer(id, answer) => {
-                self.take_answer(&id, answer, line.clone()).await
+                self.take_answer(&id, answer, line.clone()).await;
             }
             UnsolicitedMessage::Message if matches!(read(&line), Ok(Message::Answer { .. })) => {
                 tracing::warn!("A server answered a request that it could not read");
@@ -304,7 +338,7 @@ impl Session {
         let (sender, messages) = mpsc::channel(QUEUE);
         let mut routes = self.routes.lock();
         routes.stream = Some(sender);
-        routes.used = Some(Instant::now());
+        routes.used = Instant::now();
         (routes.backlog.drain(..).collect(), messages)
     }
 
@@ -322,9 +356,9 @@ impl Session {
         let mut routes = self.routes.lock();
         let streaming = routes.stream.as_ref().is_some_and(|stream| !stream.is_closed());
         if streaming || !routes.waiting.is_empty() {
-            routes.used = Some(now);
+            routes.used = now;
         }
-        routes.used.is_some_and(|used| now.duration_since(used) >= idle)
+        now.duration_since(routes.used) >= idle
     }
 
     /// The channel is gone: so is every answer.

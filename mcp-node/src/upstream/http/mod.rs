@@ -34,11 +34,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::link::HttpLink;
 pub use self::transport::{Local, ResponseBody};
 use self::{
-    exchange::Exchange,
-    link::Events,
-    redirect::Address,
-    sessions::{Session, Sessions},
-    transport::Transport,
+    exchange::Exchange, link::Events, redirect::Address, sessions::Session, transport::Transport,
 };
 use super::{
     UpstreamHeaders, UpstreamSettings,
@@ -51,6 +47,7 @@ use crate::{
         client::{self, FRAMES},
     },
     request::{Inbound, Kind, Post},
+    sessions::SessionMap,
     wire::{RequestId, SESSION, answer, frames::is_events},
 };
 
@@ -67,7 +64,7 @@ struct Shared {
     address: Address,
     transport: Transport,
     settings: UpstreamSettings,
-    sessions: Sessions,
+    sessions: SessionMap<Session>,
     tasks: Arc<Tasks>,
     stamp: UpstreamHeaders,
     breaker: Arc<CircuitBreaker>,
@@ -115,7 +112,7 @@ impl HttpUpstream {
             address: Address::new(url),
             transport,
             settings,
-            sessions: Sessions::new(settings),
+            sessions: SessionMap::new(metrics::gauge!("mcp_sessions")),
             tasks: Arc::default(),
             stamp,
             breaker,
@@ -142,7 +139,7 @@ impl HttpUpstream {
     /// # Errors
     /// The session is not the caller's, the call was refused, or the server could not be reached.
     pub async fn post(&self, post: Post) -> Result<Response, Refusal> {
-        let session = self.shared.sessions.of(&post.inbound)?;
+        let session = self.shared.sessions.named_by(&post.inbound)?;
         if let (Kind::Notification { cancels: Some(id) }, Some(session)) = (&post.kind, &session) {
             session.cancel(id);
         }
@@ -213,7 +210,7 @@ impl HttpUpstream {
     /// # Errors
     /// As for [`HttpUpstream::post`].
     pub async fn get(&self, inbound: &Inbound) -> Result<Response, Refusal> {
-        let session = self.shared.sessions.of(inbound)?;
+        let session = self.shared.sessions.named_by(inbound)?;
         let key = Some(inbound.caller.state().key);
         let response = self.send(self.request(Method::GET, inbound, Bytes::new()), key).await?;
         if !is_events(response.headers()) || !response.status().is_success() {
@@ -235,13 +232,13 @@ impl HttpUpstream {
     /// # Errors
     /// As for [`HttpUpstream::post`].
     pub async fn delete(&self, inbound: &Inbound) -> Result<Response, Refusal> {
-        let session = self.shared.sessions.of(inbound)?;
+        let session = self.shared.sessions.named_by(inbound)?;
         let key = Some(inbound.caller.state().key);
         let response = self.send(self.request(Method::DELETE, inbound, Bytes::new()), key).await?;
         if response.status().is_success()
             && let Some(session) = &session
         {
-            self.shared.sessions.forget(&session.id);
+            self.shared.sessions.remove(&session.id);
         }
         self.hand_on(response, session.as_ref()).await
     }
@@ -263,7 +260,9 @@ impl HttpUpstream {
         let response = self.send(request, Some(key)).await?;
         let named = response.headers().get(SESSION).and_then(|id| id.to_str().ok());
         if let Some(id) = named.filter(|_| begins && response.status().is_success()) {
-            self.shared.sessions.bind(id, key)?;
+            // Those that end for it end for its clients: their server lets them go idle.
+            let session = Session::new(id, key);
+            drop(self.shared.sessions.insert(session, self.shared.settings.sessions())?);
         }
         self.hand_on(response, session.as_ref()).await
     }
@@ -349,7 +348,7 @@ impl HttpUpstream {
         match status {
             StatusCode::NOT_FOUND if session.is_some() => {
                 if let Some(session) = session {
-                    self.shared.sessions.forget(&session.id);
+                    self.shared.sessions.remove(&session.id);
                 }
                 Err(Refusal::SessionNotFound)
             }

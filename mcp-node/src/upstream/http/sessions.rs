@@ -23,8 +23,8 @@ use tokio::time::Instant;
 
 use crate::{
     call::{DeliveryDecision, InFlightCall, in_flight::digest},
-    request::Inbound,
-    upstream::{ID_IN_USE, UpstreamSettings},
+    sessions,
+    upstream::ID_IN_USE,
 };
 
 /// The most recorded answers, and the most free requests, that a session knows to pass again.
@@ -72,7 +72,39 @@ impl Drop for InUse {
     }
 }
 
+impl sessions::Session for Session {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn key(&self) -> KeyId {
+        self.key
+    }
+
+    fn is_alive(&self) -> bool {
+        true // Only its server knows.
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.uses.load(Ordering::Relaxed) > 0
+    }
+
+    fn used(&self) -> Instant {
+        *self.used.lock()
+    }
+
+    fn touch(&self) {
+        *self.used.lock() = Instant::now();
+    }
+}
+
 impl Session {
+    /// One that the server has begun.
+    pub fn new(id: &str, key: KeyId) -> Arc<Self> {
+        let (requests, used) = (Mutex::default(), Mutex::new(Instant::now()));
+        Arc::new(Self { id: id.to_owned(), key, requests, used, uses: AtomicUsize::new(0) })
+    }
+
     /// Whether a call with this id may begin.
     ///
     /// # Errors
@@ -165,107 +197,5 @@ impl Session {
     pub fn in_use(self: &Arc<Self>) -> InUse {
         self.uses.fetch_add(1, Ordering::Relaxed);
         InUse(self.clone())
-    }
-}
-
-/// The sessions of one server.
-pub struct Sessions {
-    settings: UpstreamSettings,
-    by_id: Mutex<HashMap<String, Arc<Session>>>,
-}
-
-impl Sessions {
-    pub fn new(settings: UpstreamSettings) -> Self {
-        Self { settings, by_id: Mutex::default() }
-    }
-
-    /// The session that a request names; `None` = it names none.
-    ///
-    /// # Errors
-    /// There is no such session, or it is another key's: the same answer to both.
-    pub fn of(&self, inbound: &Inbound) -> Result<Option<Arc<Session>>, Refusal> {
-        let Some(id) = inbound.session() else { return Ok(None) };
-        let found = self.by_id.lock().get(id).cloned();
-        let key = inbound.caller.state().key;
-        let session = found.filter(|session| session.key == key).ok_or(Refusal::SessionNotFound)?;
-        *session.used.lock() = Instant::now();
-        Ok(Some(session))
-    }
-
-    /// A session began.
-    ///
-    /// # Errors
-    /// There are too many, or the server gave one id to two keys.
-    pub fn bind(&self, id: &str, key: KeyId) -> Result<(), Refusal> {
-        let mut by_id = self.by_id.lock();
-        if let Some(session) = by_id.get(id) {
-            return if session.key == key { Ok(()) } else { Err(Refusal::UpstreamInvalid) };
-        }
-        let before = by_id.len();
-        if before >= self.settings.max_sessions {
-            let idle = self.settings.session_idle;
-            by_id.retain(|_, session| {
-                session.uses.load(Ordering::Relaxed) > 0 || session.used.lock().elapsed() < idle
-            });
-        }
-        if by_id.len() >= self.settings.max_sessions {
-            make_room(&mut by_id, key);
-        }
-        count(before, by_id.len());
-        if by_id.len() >= self.settings.max_sessions {
-            return Err(Refusal::TooManySessions);
-        }
-        let (requests, used) = (Mutex::default(), Mutex::new(Instant::now()));
-        let uses = AtomicUsize::new(0);
-        let session = Session { id: id.to_owned(), key, requests, used, uses };
-        by_id.insert(id.to_owned(), Arc::new(session));
-        count(0, 1);
-        Ok(())
-    }
-
-    pub fn forget(&self, id: &str) {
-        let mut by_id = self.by_id.lock();
-        if by_id.remove(id).is_some() {
-            count(1, 0);
-        }
-    }
-}
-
-impl Drop for Sessions {
-    fn drop(&mut self) {
-        count(self.by_id.get_mut().len(), 0);
-    }
-}
-
-/// Ends the session that was used least lately of the key that has most, if that has more than `key` would have.
-fn make_room(by_id: &mut HashMap<String, Arc<Session>>, key: KeyId) {
-    let mut of_keys = HashMap::<KeyId, usize>::new();
-    for session in by_id.values() {
-        *of_keys.entry(session.key).or_default() += 1;
-    }
-    let own = of_keys.get(&key).copied().unwrap_or_default();
-    let Some((largest, max)) = of_keys.into_iter().max_by_key(|(_, sessions)| *sessions) else {
-        return;
-    };
-    if max <= own + 1 {
-        return;
-    }
-    let unused = |session: &&Arc<Session>| {
-        session.key == largest && session.uses.load(Ordering::Relaxed) == 0
-    };
-    let oldest = by_id.values().filter(unused).min_by_key(|session| *session.used.lock());
-    if let Some(id) = oldest.map(|session| session.id.clone()) {
-        tracing::warn!(key = %largest, sessions = max, "Session ended: its key has most of those that may be open");
-        by_id.remove(&id);
-    }
-}
-
-/// Shows how many sessions there are, at this server and the others.
-fn count(before: usize, after: usize) {
-    let gauge = metrics::gauge!("mcp_sessions");
-    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    match after.checked_sub(before) {
-        Some(more) => gauge.increment(number(more)),
-        None => gauge.decrement(number(before - after)),
     }
 }
