@@ -48,7 +48,7 @@ use self::{
     sessions::Session,
 };
 use crate::{
-    bridge::messages,
+    bridge::messages::{self, TWICE},
     request::{Inbound, Kind, Post},
     server::Upstream,
     sessions::SessionMap,
@@ -61,8 +61,6 @@ const GONE: [&str; 5] =
     ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
 /// What is another list when servers come and go.
 const LISTS: [&str; 3] = ["tools", "prompts", "resources"];
-const TWICE: Refusal =
-    Refusal::InvalidRequest("A member that decides what is done stands more than once.");
 
 /// One of the servers.
 #[derive(Clone)]

@@ -33,10 +33,6 @@ use crate::{
 /// What a server of the old era may ask in the middle of a call, and a client of the new era answers.
 const QUESTIONS: [&str; 3] = ["elicitation/create", "sampling/createMessage", "roots/list"];
 
-/// What cannot be edited without a doubt is not edited.
-const TWICE: Refusal =
-    Refusal::InvalidRequest("A member that decides what is done stands more than once.");
-
 /// One request.
 pub struct LegacyCall {
     pool: Arc<Pool>,
@@ -134,7 +130,7 @@ impl LegacyCall {
             Era::Old => messages::aged(&body),
             Era::New => Some(body),
         });
-        let body = body.ok_or(TWICE)?;
+        let body = body.ok_or(messages::TWICE)?;
         let new = (self.era == Era::New).then_some((method.as_str(), target.as_deref()));
         let link = conversation.link().within(&self.post.traced);
         let mut pieces = link.ask(&wire, body.into(), new, self.deadline).await?;

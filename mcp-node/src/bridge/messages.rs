@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use mcp_node_core::{
+    Refusal,
     message::{META_CAPABILITIES, META_VERSION},
     splice,
 };
@@ -18,6 +19,10 @@ const META_CLIENT: &str = "io.modelcontextprotocol/clientInfo";
 pub const META_LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 pub const META_SERVER: &str = "io.modelcontextprotocol/serverInfo";
 const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+/// What cannot be edited without a doubt is not edited.
+pub const TWICE: Refusal =
+    Refusal::InvalidRequest("A member that decides what is done stands more than once.");
+
 /// The newest revision with sessions.
 pub const LAST_OLD: &str = "2025-11-25";
 /// What the old era says of a resource that is not there; the new one says `-32602`.

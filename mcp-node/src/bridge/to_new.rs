@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use self::{modern_call::ModernCall, session::Session};
 use super::{Era, link::Conversation, messages};
 use crate::{
-    call::{ClientEnd, Driver, InFlightCall, PendingRecord, QuotaHints, Tasks},
+    call::{ClientEnd, Driver, PendingRecord, QuotaHints, Tasks},
     request::{Inbound, Kind, Post},
     sessions::SessionMap,
     upstream::{Server, UpstreamSettings},
@@ -152,9 +152,7 @@ impl ModernServerAdapter {
             }
         };
         let hints = permit.as_ref().map(QuotaHints::of).unwrap_or_default();
-        let owed = permit.map_or(PendingRecord::Nothing, |permit| {
-            PendingRecord::Call(Arc::new(InFlightCall::new(permit, &self.tasks, false)))
-        });
+        let owed = PendingRecord::new(permit, None, &self.tasks);
         let (client, response) = ClientEnd::new(hints);
         let deadline = Instant::now() + self.settings.request_timeout;
         let link = session.link.speaking_for(&post.inbound.grant()).within(&post.traced);

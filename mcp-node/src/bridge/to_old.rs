@@ -17,7 +17,7 @@ use super::{
     Era, legacy_call::LegacyCall, messages, parked::PendingInputs, pool::Pool, subscriptions,
 };
 use crate::{
-    call::{ClientEnd, Driver, InFlightCall, PendingRecord, QuotaHints, Tasks},
+    call::{ClientEnd, Driver, PendingRecord, QuotaHints, Tasks},
     request::{Kind, Post},
     upstream::{Server, UpstreamSettings},
     wire::{FIRST_MODERN, RequestId, VERSION, answer},
@@ -90,13 +90,7 @@ impl LegacyServerAdapter {
         };
         let (permit, poll) = (post.admit().await?, post.asks_for_task(&self.tasks));
         let hints = permit.as_ref().map(QuotaHints::of).unwrap_or_default();
-        let owed = match (permit, poll) {
-            (Some(permit), _) => {
-                PendingRecord::Call(Arc::new(InFlightCall::new(permit, &self.tasks, false)))
-            }
-            (None, Some(poll)) => PendingRecord::Task(poll),
-            (None, None) => PendingRecord::Nothing,
-        };
+        let owed = PendingRecord::new(permit, poll, &self.tasks);
         let deadline = self.deadline(&method);
         let source = LegacyCall::new(&self.pool, &self.lot, era, deadline, post);
         let source = source.expect("a request was looked at above");

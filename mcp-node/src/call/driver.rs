@@ -20,9 +20,10 @@ use schemas::Outcome;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{ClientEnd, DeliveryDecision, InFlightCall, TaskPoll};
+use super::{ClientEnd, DeliveryDecision, InFlightCall, TaskPoll, Tasks};
 use crate::{
     clock,
+    meter::Permit,
     wire::{RequestId, answer},
 };
 
@@ -101,6 +102,15 @@ pub enum PendingRecord {
 }
 
 impl PendingRecord {
+    /// What a request owes that was admitted with `permit`, or may deliver the result of a task.
+    pub fn new(permit: Option<Permit>, poll: Option<TaskPoll>, tasks: &Arc<Tasks>) -> Self {
+        match (permit, poll) {
+            (Some(permit), _) => Self::Call(Arc::new(InFlightCall::new(permit, tasks, false))),
+            (None, Some(poll)) => Self::Task(poll),
+            (None, None) => Self::Nothing,
+        }
+    }
+
     fn is_settled(&self) -> bool {
         match self {
             Self::Call(call) => call.is_settled(),

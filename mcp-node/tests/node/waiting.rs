@@ -65,8 +65,13 @@ async fn one_key_cannot_pile_up_calls_that_wait() {
         }
     });
     let seen = join_all(calls).await;
-    assert!(seen.iter().all(|(why, _)| why == "units_held"), "{seen:?}");
-    let at_once = seen.iter().filter(|(_, waited)| *waited < Duration::from_millis(1_000)).count();
+    let is_at_once = |waited: &Duration| *waited < Duration::from_millis(1_000);
+    // Whose time ran out while the ledger was asked again may hear that it did not answer.
+    let is_told = |(why, waited): &(String, Duration)| {
+        why == "units_held" || why == "ledger_unreachable" && !is_at_once(waited)
+    };
+    assert!(seen.iter().all(is_told), "{seen:?}");
+    let at_once = seen.iter().filter(|(_, waited)| is_at_once(waited)).count();
     assert!(at_once >= 60, "{at_once} were refused at once: {seen:?}");
     let waited = seen.len() - at_once;
     assert!(waited > 0, "some wait");

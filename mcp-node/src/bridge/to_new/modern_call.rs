@@ -36,10 +36,6 @@ use crate::{
 /// No call needs more rounds than this; a server that asks for ever must not hold one for ever.
 const MAX_ROUNDS: u32 = 32;
 
-/// What cannot be edited without a doubt is not edited.
-const TWICE: Refusal =
-    Refusal::InvalidRequest("A member that decides what is done stands more than once.");
-
 /// One request.
 pub struct ModernCall {
     pub session: Arc<Session>,
@@ -101,7 +97,7 @@ impl ModernCall {
             (Some(body), more) => splice::with_params(&body, more),
             (None, _) => None,
         };
-        let body = body.ok_or(TWICE)?;
+        let body = body.ok_or(messages::TWICE)?;
         let new = Some((self.method.as_str(), self.target.as_deref()));
         let pieces = self.link.ask(&wire, body.into(), new, self.deadline).await?;
         Ok(State::Asked(wire, pieces))

@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     access::Grant,
-    call::{ClientEnd, Driver, InFlightCall, PendingRecord, QuotaHints, Tasks},
+    call::{ClientEnd, Driver, PendingRecord, QuotaHints, Tasks},
     request::{Inbound, Kind, Post},
     sessions::SessionMap,
     wire::{RequestId, SESSION},
@@ -142,13 +142,7 @@ impl DuplexUpstream {
         let poll = post.asks_for_task(&self.shared.tasks);
         let permit = post.admit().await?;
         let hints = permit.as_ref().map(QuotaHints::of).unwrap_or_default();
-        let owed = match (permit, poll) {
-            (Some(permit), _) => {
-                PendingRecord::Call(Arc::new(InFlightCall::new(permit, &self.shared.tasks, false)))
-            }
-            (None, Some(poll)) => PendingRecord::Task(poll),
-            (None, None) => PendingRecord::Nothing,
-        };
+        let owed = PendingRecord::new(permit, poll, &self.shared.tasks);
         let deadline = Instant::now() + self.shared.settings.request_timeout;
         let streams = takes_events(&post.inbound);
         let asked = session.request(id, &post.body, streams, deadline).await?;
