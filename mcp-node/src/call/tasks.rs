@@ -122,7 +122,11 @@ impl Tasks {
         let task = table.entry(key, id, tool);
         let open = table.open.entry(key).or_default();
         if *open < max {
-            *open += u32::from(!task.open.swap(true, Ordering::Relaxed));
+            // An id that a server uses again, of a task that was counted, holds no place: nothing would give it back.
+            let is_new = task.counted.try_lock().is_ok_and(|counted| !*counted);
+            if is_new && !task.open.swap(true, Ordering::Relaxed) {
+                *open += 1;
+            }
             return false;
         }
         if *open == 0 {
